@@ -1,1 +1,3 @@
 //! gristmill
+
+pub mod quant;

@@ -1,0 +1,102 @@
+//! Field access and packing shared by the formats. All integers are little endian.
+
+use half::f16;
+
+/// The f16 at byte offset `at`, as f32.
+#[inline(always)]
+pub(crate) fn f16_at(b: &[u8], at: usize) -> f32 {
+    f16::from_bits(u16_at(b, at)).to_f32()
+}
+
+#[inline(always)]
+pub(crate) fn u16_at(b: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([b[at], b[at + 1]])
+}
+
+#[inline(always)]
+pub(crate) fn u32_at(b: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]])
+}
+
+/// Stores `v` as f16 at byte offset `at`; `None` if it is beyond the range of f16.
+#[inline(always)]
+pub(crate) fn put_f16(out: &mut [u8], at: usize, v: f32) -> Option<()> {
+    let h = f16::from_f32(v);
+    out[at..at + 2].copy_from_slice(&h.to_le_bytes());
+    h.is_finite().then_some(())
+}
+
+/// The byte of 8 signs behind a 7-bit sign index: bit 7 makes the number of set bits even.
+#[inline(always)]
+pub(crate) fn even_signs(index: u32) -> u8 {
+    let low = (index & 127) as u8;
+    low | ((low.count_ones() as u8 & 1) << 7)
+}
+
+/// `v` negated if bit `j` of `signs` is set.
+#[inline(always)]
+pub(crate) fn signed(v: f32, signs: u8, j: usize) -> f32 {
+    f32::from_bits(v.to_bits() ^ (u32::from(signs >> j & 1) << 31))
+}
+
+/// Pair `j` (0..8) of the 6-bit scales and minima in the 12 bytes of Q4_K and Q5_K.
+#[inline(always)]
+pub(crate) fn scale_min_k4(k: &[u8], j: usize) -> (u8, u8) {
+    if j < 4 {
+        (k[j] & 63, k[j + 4] & 63)
+    } else {
+        (
+            k[j + 4] & 15 | (k[j - 4] >> 6) << 4,
+            k[j + 4] >> 4 | (k[j] >> 6) << 4,
+        )
+    }
+}
+
+/// The element of largest magnitude, the first of several; 0 if all are 0.
+#[inline(always)]
+pub(crate) fn max_by_abs(x: &[f32]) -> f32 {
+    let mut max = 0.0f32;
+    for &v in x {
+        if v.abs() > max.abs() {
+            max = v;
+        }
+    }
+    max
+}
+
+/// Largest magnitude.
+#[inline(always)]
+pub(crate) fn abs_max(x: &[f32]) -> f32 {
+    x.iter().fold(0.0f32, |m, v| m.max(v.abs()))
+}
+
+/// Smallest and largest element.
+#[inline(always)]
+pub(crate) fn min_max(x: &[f32]) -> (f32, f32) {
+    x.iter()
+        .fold((f32::INFINITY, f32::NEG_INFINITY), |(lo, hi), &v| {
+            (lo.min(v), hi.max(v))
+        })
+}
+
+/// `1 / d`, or 0 for 0.
+#[inline(always)]
+pub(crate) fn inverse(d: f32) -> f32 {
+    if d == 0.0 { 0.0 } else { 1.0 / d }
+}
+
+/// Packs 32 4-bit codes as `i` in the low and `i + 16` in the high nibble of byte `i`.
+#[inline(always)]
+pub(crate) fn pack_nibbles(q: &[u8; 32], out: &mut [u8]) {
+    for (j, b) in out.iter_mut().enumerate().take(16) {
+        *b = q[j] & 15 | q[j + 16] << 4;
+    }
+}
+
+/// Bit 4 of 32 codes, code `i` at bit `i`.
+#[inline(always)]
+pub(crate) fn fifth_bits(q: &[u8; 32]) -> u32 {
+    q.iter()
+        .enumerate()
+        .fold(0, |h, (i, &v)| h | u32::from(v >> 4 & 1) << i)
+}

@@ -1,0 +1,34 @@
+//! IQ1_M: 32 low index bytes, 32 nibbles of 3-bit high index part and shift sign, 4 u16 of four
+//! 3-bit scales (one per 16 elements) whose top nibbles, low to high, are the f16 `d`;
+//! element = `d * (2 sc + 1) * (grid +- 1/8)`.
+
+use half::f16;
+
+use super::bits::u16_at;
+use super::grids::iq1::GRID;
+use super::{Format, decode_blocks};
+
+pub(crate) const FORMAT: Format = Format {
+    name: "IQ1_M",
+    gguf_id: 29,
+    block_len: 256,
+    block_bytes: 56,
+    decode: |bytes, out| decode_blocks(bytes, out, decode),
+    encode: None,
+};
+
+fn decode(b: &[u8; 56], out: &mut [f32; 256]) {
+    let sc: [u16; 4] = std::array::from_fn(|i| u16_at(b, 48 + 2 * i));
+    let bits = sc[0] >> 12 | sc[1] >> 12 << 4 | sc[2] >> 12 << 8 | sc[3] >> 12 << 12;
+    let d = f16::from_bits(bits).to_f32();
+    for (k, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+        let s = sc[k / 8] >> (3 * (k / 2 % 4)) & 7;
+        let scale = d * f32::from(2 * s + 1);
+        let n = b[32 + k / 2] >> (4 * (k % 2)) & 15;
+        let shift = if n & 8 == 0 { 0.125 } else { -0.125 };
+        let grid = &GRID[usize::from(b[k]) | usize::from(n & 7) << 8];
+        for (v, &g) in out.iter_mut().zip(grid) {
+            *v = scale * (f32::from(g) + shift);
+        }
+    }
+}

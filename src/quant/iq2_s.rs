@@ -1,0 +1,28 @@
+//! IQ2_S: f16 `d`, 32 low index bytes, 32 sign bytes, 8 bytes of index bits 8 and 9, 8 bytes of
+//! 4-bit scales per 16 elements; element = `d * (0.5 + sc) / 4 * +-grid`.
+
+use super::bits::{f16_at, signed};
+use super::grids::iq2_s::GRID;
+use super::{Format, decode_blocks};
+
+pub(crate) const FORMAT: Format = Format {
+    name: "IQ2_S",
+    gguf_id: 22,
+    block_len: 256,
+    block_bytes: 82,
+    decode: |bytes, out| decode_blocks(bytes, out, decode),
+    encode: None,
+};
+
+fn decode(b: &[u8; 82], out: &mut [f32; 256]) {
+    let d = f16_at(b, 0);
+    for (k, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+        let high = usize::from(b[66 + k / 4] >> (2 * (k % 4)) & 3);
+        let sc = b[74 + k / 4] >> (4 * (k % 4 / 2)) & 15;
+        let scale = d * (0.5 + f32::from(sc)) * 0.25;
+        let grid = &GRID[usize::from(b[2 + k]) | high << 8];
+        for (j, v) in out.iter_mut().enumerate() {
+            *v = signed(scale * f32::from(grid[j]), b[34 + k], j);
+        }
+    }
+}

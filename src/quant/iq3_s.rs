@@ -1,0 +1,31 @@
+//! IQ3_S: f16 `d`, 64 low index bytes, 8 bytes of ninth index bits, 32 sign bytes, 4 bytes of
+//! 4-bit scales per 32 elements; element = `d * (1 + 2 sc) * +-grid`.
+
+use super::bits::{f16_at, signed};
+use super::grids::iq3_s::GRID;
+use super::{Format, decode_blocks};
+
+pub(crate) const FORMAT: Format = Format {
+    name: "IQ3_S",
+    gguf_id: 21,
+    block_len: 256,
+    block_bytes: 110,
+    decode: |bytes, out| decode_blocks(bytes, out, decode),
+    encode: None,
+};
+
+fn decode(b: &[u8; 110], out: &mut [f32; 256]) {
+    let d = f16_at(b, 0);
+    for (k, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+        let sc = b[106 + k / 8] >> (4 * (k / 4 % 2)) & 15;
+        let scale = d * f32::from(1 + 2 * sc);
+        let high = b[66 + k / 4] >> (2 * (k % 4));
+        let lo = &GRID[usize::from(b[2 + 2 * k]) | usize::from(high & 1) << 8];
+        let hi = &GRID[usize::from(b[3 + 2 * k]) | usize::from(high >> 1 & 1) << 8];
+        let signs = b[74 + k];
+        for j in 0..4 {
+            out[j] = signed(scale * f32::from(lo[j]), signs, j);
+            out[j + 4] = signed(scale * f32::from(hi[j]), signs, j + 4);
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! Q4_K: f16 `d`, f16 `dmin`, 12 bytes of 6-bit scale and minimum per 32 elements, 128 bytes of
+//! nibbles; element = `d * sc * n - dmin * mn`.
+
+use super::bits::{f16_at, scale_min_k4};
+use super::{Format, decode_blocks};
+
+pub(crate) const FORMAT: Format = Format {
+    name: "Q4_K",
+    gguf_id: 12,
+    block_len: 256,
+    block_bytes: 144,
+    decode: |bytes, out| decode_blocks(bytes, out, decode),
+    encode: None,
+};
+
+#[inline(always)]
+fn decode(b: &[u8; 144], out: &mut [f32; 256]) {
+    let (d, dmin) = (f16_at(b, 0), f16_at(b, 2));
+    for (s, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+        let (sc, mn) = scale_min_k4(&b[4..16], s);
+        let scale = d * f32::from(sc);
+        let min = dmin * f32::from(mn);
+        let qs = &b[16 + 32 * (s / 2)..];
+        let shift = 4 * (s % 2);
+        for (v, q) in out.iter_mut().zip(qs) {
+            *v = scale * f32::from(q >> shift & 15) - min;
+        }
+    }
+}
