@@ -135,7 +135,9 @@ fn closed_form_encoders_give_the_same_bytes() {
 /// Searching encoders need not give the bytes of ggml, but must be as near to the input.
 #[test]
 fn searching_encoders_reach_the_reference_error() {
+    let mut failures = Vec::new();
     for dir in sources() {
+        println!("search: vectors of {}", dir.display());
         for &format in QuantFormat::ALL {
             let data = read(&dir, format);
             let file = SafeTensors::deserialize(&data).unwrap();
@@ -159,10 +161,11 @@ fn searching_encoders_reach_the_reference_error() {
                     .sum();
                 let rmse = (sum / width as f64).sqrt();
                 let limit = f64::from(*limit);
-                assert!(
-                    rmse <= 1.02 * limit + 1e-7,
-                    "{format}, row {row}: RMSE {rmse:e}, reference {limit:e}"
-                );
+                if rmse > 1.02 * limit + 1e-7 {
+                    failures.push(format!(
+                        "{format}, row {row}: RMSE {rmse:e}, reference {limit:e}"
+                    ));
+                }
                 if limit > 1e-6 {
                     worst = worst.max(rmse / limit);
                 }
@@ -170,4 +173,5 @@ fn searching_encoders_reach_the_reference_error() {
             println!("{format}: worst row at {worst:.4} of the reference RMSE");
         }
     }
+    assert!(failures.is_empty(), "{failures:#?}");
 }

@@ -52,6 +52,16 @@ pub(crate) fn scale_min_k4(k: &[u8], j: usize) -> (u8, u8) {
     }
 }
 
+/// Packs 8 pairs of 6-bit scale and minimum into the 12 bytes of Q4_K and Q5_K.
+pub(crate) fn put_scale_min_k4(pairs: &[(u8, u8)], k: &mut [u8]) {
+    for j in 0..4 {
+        let ((sc, mn), (sc4, mn4)) = (pairs[j], pairs[j + 4]);
+        k[j] = sc & 63 | (sc4 >> 4) << 6;
+        k[j + 4] = mn & 63 | (mn4 >> 4) << 6;
+        k[j + 8] = sc4 & 15 | mn4 << 4;
+    }
+}
+
 /// The element of largest magnitude, the first of several; 0 if all are 0.
 #[inline(always)]
 pub(crate) fn max_by_abs(x: &[f32]) -> f32 {

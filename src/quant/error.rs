@@ -68,7 +68,9 @@ pub enum QuantError {
         index: usize,
     },
     /// The values of a block are too large for its scale field.
-    #[error("{format}: block {block} needs a scale beyond the range of f16; scale the tensor down")]
+    #[error(
+        "{format}: block {block} needs a scale beyond the range of its scale field; scale the tensor down"
+    )]
     ScaleOverflow {
         /// Format to encode to.
         format: QuantFormat,

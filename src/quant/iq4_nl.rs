@@ -1,7 +1,8 @@
 //! IQ4_NL: f16 `d`, 16 bytes of nibbles; element = `d * VALUES[n]`.
 
-use super::bits::f16_at;
-use super::{Format, decode_blocks};
+use super::bits::{f16_at, pack_nibbles, put_f16};
+use super::search::{self, Levels};
+use super::{Format, decode_blocks, encode_blocks};
 
 pub(crate) const FORMAT: Format = Format {
     name: "IQ4_NL",
@@ -9,7 +10,7 @@ pub(crate) const FORMAT: Format = Format {
     block_len: 32,
     block_bytes: 18,
     decode: |bytes, out| decode_blocks(bytes, out, decode),
-    encode: None,
+    encode: Some(|x, out| encode_blocks(x, out, encode)),
 };
 
 /// The non-linear 4-bit table of IQ4_NL and IQ4_XS, ascending.
@@ -24,4 +25,33 @@ fn decode(b: &[u8; 18], out: &mut [f32; 32]) {
         out[j] = d * f32::from(VALUES[usize::from(b[2 + j] & 15)]);
         out[j + 16] = d * f32::from(VALUES[usize::from(b[2 + j] >> 4)]);
     }
+}
+
+fn encode(x: &[f32; 32], out: &mut [u8; 18]) -> Option<()> {
+    let (d, levels) = search::one_scale::<Table, 32>(x)?;
+    pack_nibbles(&levels.map(code), &mut out[2..]);
+    put_f16(out, 0, d)
+}
+
+/// [`VALUES`] as the levels of a search.
+pub(crate) struct Table;
+
+impl Levels for Table {
+    const LOW: f32 = VALUES[0] as f32;
+    const HIGH: f32 = VALUES[15] as f32;
+    const SPAN: f32 = 0.15;
+
+    #[inline(always)]
+    fn nearest(t: f32) -> f32 {
+        // The number of midpoints below `t` is the index of its level.
+        let index: usize = (1..16)
+            .map(|i| usize::from(2.0 * t > f32::from(VALUES[i - 1]) + f32::from(VALUES[i])))
+            .sum();
+        f32::from(VALUES[index])
+    }
+}
+
+/// The code of a level of [`Table`].
+pub(crate) fn code(level: f32) -> u8 {
+    VALUES.iter().filter(|v| f32::from(**v) < level).count() as u8
 }

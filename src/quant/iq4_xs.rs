@@ -1,9 +1,10 @@
 //! IQ4_XS: f16 `d`, 8 6-bit scales (u16 of high pairs, 4 bytes of low nibbles), 128 bytes of
 //! nibbles; element = `d * (sc - 32) * VALUES[n]` with the table of IQ4_NL.
 
-use super::bits::{f16_at, u16_at};
-use super::iq4_nl::VALUES;
-use super::{Format, decode_blocks};
+use super::bits::{f16_at, pack_nibbles, put_f16, u16_at};
+use super::iq4_nl::{Table, VALUES, code};
+use super::search;
+use super::{Format, decode_blocks, encode_blocks};
 
 pub(crate) const FORMAT: Format = Format {
     name: "IQ4_XS",
@@ -11,7 +12,7 @@ pub(crate) const FORMAT: Format = Format {
     block_len: 256,
     block_bytes: 136,
     decode: |bytes, out| decode_blocks(bytes, out, decode),
-    encode: None,
+    encode: Some(|x, out| encode_blocks(x, out, encode)),
 };
 
 #[inline(always)]
@@ -27,4 +28,18 @@ fn decode(b: &[u8; 136], out: &mut [f32; 256]) {
             out[j + 16] = scale * f32::from(VALUES[usize::from(q >> 4)]);
         }
     }
+}
+
+fn encode(x: &[f32; 256], out: &mut [u8; 136]) -> Option<()> {
+    let fit = search::symmetric::<Table, 32>(x, -32, 31)?;
+    out.fill(0);
+    let mut high = 0u16;
+    for (k, levels) in fit.levels.as_chunks::<32>().0.iter().enumerate() {
+        let sc = (fit.scales[k] + 32) as u8;
+        out[4 + k / 2] |= (sc & 15) << (4 * (k % 2));
+        high |= u16::from(sc >> 4) << (2 * k);
+        pack_nibbles(&levels.map(code), &mut out[8 + 16 * k..]);
+    }
+    out[2..4].copy_from_slice(&high.to_le_bytes());
+    put_f16(out, 0, fit.d)
 }

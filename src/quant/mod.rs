@@ -21,6 +21,7 @@
 pub(crate) mod bits;
 mod error;
 pub(crate) mod grids;
+mod search;
 
 pub use error::QuantError;
 

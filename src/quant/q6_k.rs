@@ -1,8 +1,9 @@
 //! Q6_K: 128 bytes of low nibbles, 64 bytes of high bit pairs, 16 signed scales (one per 16
 //! elements), f16 `d`; element = `d * sc * (q - 32)`.
 
-use super::bits::f16_at;
-use super::{Format, decode_blocks};
+use super::bits::{f16_at, put_f16};
+use super::search::{self, Uniform};
+use super::{Format, decode_blocks, encode_blocks};
 
 pub(crate) const FORMAT: Format = Format {
     name: "Q6_K",
@@ -10,7 +11,7 @@ pub(crate) const FORMAT: Format = Format {
     block_len: 256,
     block_bytes: 210,
     decode: |bytes, out| decode_blocks(bytes, out, decode),
-    encode: None,
+    encode: Some(|x, out| encode_blocks(x, out, encode)),
 };
 
 #[inline(always)]
@@ -27,4 +28,19 @@ fn decode(b: &[u8; 210], out: &mut [f32; 256]) {
             *v = scale * f32::from(code as i8 - 32);
         }
     }
+}
+
+fn encode(x: &[f32; 256], out: &mut [u8; 210]) -> Option<()> {
+    let fit = search::symmetric::<Uniform<-32, 31>, 16>(x, -128, 127)?;
+    out.fill(0);
+    for (i, level) in fit.levels.iter().enumerate() {
+        let code = (level + 32.0) as u8;
+        let (half, group, l) = (i / 128, i % 128 / 32, i % 32);
+        out[64 * half + 32 * (group % 2) + l] |= (code & 15) << (4 * (group / 2));
+        out[128 + 32 * half + l] |= (code >> 4) << (2 * group);
+    }
+    for (byte, scale) in out[192..].iter_mut().zip(fit.scales) {
+        *byte = scale as u8;
+    }
+    put_f16(out, 208, fit.d)
 }

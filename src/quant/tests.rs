@@ -13,7 +13,14 @@ fn error_bound(format: QuantFormat) -> f32 {
         // Scales from 6 to 1 leave a gap of 2 between 4 and 6; 7.99 is clamped to 6.
         MXFP4 => 0.26,
         TQ1_0 | TQ2_0 | Q2_0 => 0.51,
-        _ => 1.01,
+        Q2_K => 0.5,
+        Q3_K => 0.3,
+        Q4_K | IQ4_NL | IQ4_XS => 0.15,
+        Q5_K => 0.08,
+        Q6_K => 0.04,
+        NVFP4 => 0.26,
+        Q1_0 => 1.01,
+        _ => 0.0,
     }
 }
 
