@@ -1,1 +1,34 @@
-fn main() {}
+//! Maintenance commands of the workspace: `cargo xtask COMMAND`.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod model;
+
+/// Maintenance commands of the gristmill workspace.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Fetch a small real model and print where it is.
+    Model(model::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Args::parse().command {
+        Command::Model(args) => model::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,615 @@
+//! A reader of GGUF containers, total on damaged files.
+//!
+//! The crates that read GGUF either reserve memory for counts taken from the
+//! file before checking them, or refuse a whole file for a tensor type or a
+//! metadata key that they do not know. This reader keeps the file mapped and
+//! decodes on demand: opening it allocates one small record per tensor and
+//! key, array values (vocabularies of 262144 strings) stay where they lie, and
+//! a tensor type is a number that only the user of that tensor must know.
+//!
+//! Layout: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use memmap2::Mmap;
+
+const MAGIC: &[u8; 4] = b"GGUF";
+const DEFAULT_ALIGNMENT: u64 = 32;
+/// `GGML_MAX_DIMS`.
+const MAX_DIMS: u32 = 4;
+/// Arrays of arrays are legal; no file in use goes deeper than two.
+const MAX_NESTING: u32 = 4;
+
+/// Ids of metadata value types.
+mod kind {
+    pub const U8: u32 = 0;
+    pub const I8: u32 = 1;
+    pub const U16: u32 = 2;
+    pub const I16: u32 = 3;
+    pub const U32: u32 = 4;
+    pub const I32: u32 = 5;
+    pub const F32: u32 = 6;
+    pub const BOOL: u32 = 7;
+    pub const STRING: u32 = 8;
+    pub const ARRAY: u32 = 9;
+    pub const U64: u32 = 10;
+    pub const I64: u32 = 11;
+    pub const F64: u32 = 12;
+}
+
+/// One metadata value. Strings and arrays are ranges of the file.
+#[derive(Debug, Clone)]
+enum Value {
+    Int(i128),
+    Float(f64),
+    Bool(bool),
+    String(Range<usize>),
+    Array {
+        kind: u32,
+        len: u64,
+        at: Range<usize>,
+    },
+}
+
+/// Where a tensor lies and what it claims to be.
+#[derive(Debug, Clone)]
+pub struct TensorInfo {
+    /// The type id of ggml; may be one that nothing here knows.
+    pub ggml_type: u32,
+    /// Row-major shape, outermost first (GGUF stores the reverse).
+    pub shape: Vec<usize>,
+    /// Start of the data, from the start of the file.
+    start: usize,
+}
+
+/// An open GGUF file.
+pub struct Gguf {
+    path: PathBuf,
+    map: Mmap,
+    metadata: HashMap<String, Value>,
+    tensors: HashMap<String, TensorInfo>,
+}
+
+impl Gguf {
+    /// Maps and indexes `path`.
+    ///
+    /// # Errors
+    /// The file is absent, truncated, of another kind or version, big-endian,
+    /// or says something about itself that cannot be.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+        // SAFETY: the map is private and read only, and every access goes through
+        // a bounds-checked slice of the length mapped here. As for every program
+        // that maps a model file, another process must not shorten it meanwhile.
+        let map = unsafe { Mmap::map(&file) }
+            .with_context(|| format!("cannot map {}", path.display()))?;
+        let (metadata, tensors) = index(&map).with_context(|| format!("{}", path.display()))?;
+        Ok(Self {
+            path: path.to_owned(),
+            map,
+            metadata,
+            tensors,
+        })
+    }
+
+    /// The file this was opened from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The tensor called `name`, if the file has it.
+    pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
+        self.tensors.get(name)
+    }
+
+    /// The number of tensors in the file.
+    pub fn tensor_count(&self) -> usize {
+        self.tensors.len()
+    }
+
+    /// The first `len` bytes of `tensor`.
+    ///
+    /// # Errors
+    /// The file ends before.
+    pub fn bytes(&self, name: &str, tensor: &TensorInfo, len: usize) -> Result<&[u8]> {
+        tensor
+            .start
+            .checked_add(len)
+            .and_then(|end| self.map.get(tensor.start..end))
+            .ok_or_else(|| {
+                anyhow!(
+                    "{}: truncated: tensor {name} needs bytes {}..{} of a file of {} bytes",
+                    self.path.display(),
+                    tensor.start,
+                    tensor.start as u128 + len as u128,
+                    self.map.len()
+                )
+            })
+    }
+
+    /// Whether the metadata has `key`.
+    pub fn has(&self, key: &str) -> bool {
+        self.metadata.contains_key(key)
+    }
+
+    fn value(&self, key: &str) -> Result<&Value> {
+        self.metadata
+            .get(key)
+            .ok_or_else(|| anyhow!("{}: the metadata key {key} is missing", self.path.display()))
+    }
+
+    fn wrong(&self, key: &str, want: &str) -> anyhow::Error {
+        anyhow!(
+            "{}: the metadata key {key} is not {want}",
+            self.path.display()
+        )
+    }
+
+    /// An unsigned integer.
+    ///
+    /// # Errors
+    /// The key is missing or holds something else.
+    pub fn usize(&self, key: &str) -> Result<usize> {
+        match self.value(key)? {
+            Value::Int(i) => usize::try_from(*i).map_err(|_| self.wrong(key, "a usable size")),
+            _ => Err(self.wrong(key, "an integer")),
+        }
+    }
+
+    /// A number, integers included.
+    ///
+    /// # Errors
+    /// The key is missing or holds something else.
+    pub fn float(&self, key: &str) -> Result<f64> {
+        match self.value(key)? {
+            Value::Float(f) => Ok(*f),
+            Value::Int(i) => Ok(*i as f64),
+            _ => Err(self.wrong(key, "a number")),
+        }
+    }
+
+    /// A truth value.
+    ///
+    /// # Errors
+    /// The key is missing or holds something else.
+    pub fn bool(&self, key: &str) -> Result<bool> {
+        match self.value(key)? {
+            Value::Bool(b) => Ok(*b),
+            _ => Err(self.wrong(key, "a bool")),
+        }
+    }
+
+    /// A string.
+    ///
+    /// # Errors
+    /// The key is missing, holds something else, or is not UTF-8.
+    pub fn str(&self, key: &str) -> Result<&str> {
+        match self.value(key)? {
+            Value::String(at) => {
+                std::str::from_utf8(&self.map[at.clone()]).map_err(|_| self.wrong(key, "UTF-8"))
+            }
+            _ => Err(self.wrong(key, "a string")),
+        }
+    }
+
+    fn array(&self, key: &str) -> Result<(u32, u64, Cursor<'_>)> {
+        match self.value(key)? {
+            Value::Array { kind, len, at } => Ok((
+                *kind,
+                *len,
+                Cursor {
+                    data: &self.map[..at.end],
+                    at: at.start,
+                },
+            )),
+            _ => Err(self.wrong(key, "an array")),
+        }
+    }
+
+    /// The strings of an array, borrowed from the file.
+    ///
+    /// # Errors
+    /// The key is missing, holds something else, or an element is not UTF-8.
+    pub fn strings(&self, key: &str) -> Result<Vec<&str>> {
+        let (kind, len, mut c) = self.array(key)?;
+        ensure!(kind == kind::STRING, self.wrong(key, "an array of strings"));
+        (0..len)
+            .map(|_| {
+                let at = c.string()?;
+                std::str::from_utf8(&self.map[at]).map_err(|_| self.wrong(key, "UTF-8"))
+            })
+            .collect()
+    }
+
+    /// The numbers of an array; bools count as 0 and 1.
+    ///
+    /// # Errors
+    /// The key is missing or holds something else.
+    pub fn floats(&self, key: &str) -> Result<Vec<f64>> {
+        let (kind, len, mut c) = self.array(key)?;
+        (0..len)
+            .map(|_| match c.value(kind, 0)? {
+                Value::Float(f) => Ok(f),
+                Value::Int(i) => Ok(i as f64),
+                Value::Bool(b) => Ok(f64::from(u8::from(b))),
+                _ => Err(self.wrong(key, "an array of numbers")),
+            })
+            .collect()
+    }
+}
+
+type Index = (HashMap<String, Value>, HashMap<String, TensorInfo>);
+
+/// Reads everything before the tensor data.
+fn index(data: &[u8]) -> Result<Index> {
+    let mut c = Cursor { data, at: 0 };
+    if c.take(4).ok() != Some(MAGIC) {
+        bail!("not a GGUF file");
+    }
+    let version = c.u32()?;
+    if version.swap_bytes() < 0x1_0000 && version >= 0x1_0000 {
+        bail!("a big-endian GGUF file; convert it to little-endian");
+    }
+    ensure!(
+        (2..=3).contains(&version),
+        "GGUF version {version}; versions 2 and 3 are read"
+    );
+    let tensor_count = c.u64()?;
+    let key_count = c.u64()?;
+
+    let mut metadata = HashMap::new();
+    for _ in 0..key_count {
+        let key = c.name("metadata key")?;
+        let kind = c.u32()?;
+        let value = c
+            .value(kind, 0)
+            .with_context(|| format!("metadata key {key}"))?;
+        if metadata.contains_key(&key) {
+            bail!("the metadata key {key} appears twice");
+        }
+        metadata.insert(key, value);
+    }
+    let alignment = match metadata.get("general.alignment") {
+        None => DEFAULT_ALIGNMENT,
+        Some(Value::Int(a)) if u64::try_from(*a).is_ok_and(u64::is_power_of_two) => *a as u64,
+        Some(_) => bail!("general.alignment is not a power of two"),
+    };
+
+    let mut tensors: HashMap<String, TensorInfo> = HashMap::new();
+    for _ in 0..tensor_count {
+        let name = c.name("tensor name")?;
+        let dims = c.u32()?;
+        ensure!(
+            dims <= MAX_DIMS,
+            "tensor {name} has {dims} dimensions; at most {MAX_DIMS}"
+        );
+        let mut shape = Vec::new();
+        let mut elements = 1u64;
+        for _ in 0..dims {
+            let d = c.u64()?;
+            elements = elements
+                .checked_mul(d)
+                .filter(|&e| e <= i64::MAX as u64)
+                .ok_or_else(|| anyhow!("tensor {name} is larger than any memory"))?;
+            shape.push(usize::try_from(d)?);
+        }
+        shape.reverse();
+        let ggml_type = c.u32()?;
+        let offset = c.u64()?;
+        ensure!(
+            offset % alignment == 0,
+            "tensor {name} starts at {offset}, not at a multiple of {alignment}"
+        );
+        let start = usize::try_from(offset)?;
+        if tensors.contains_key(&name) {
+            bail!("tensor {name} appears twice");
+        }
+        tensors.insert(
+            name,
+            TensorInfo {
+                ggml_type,
+                shape,
+                start,
+            },
+        );
+    }
+
+    let base = (c.at as u64)
+        .checked_next_multiple_of(alignment)
+        .and_then(|b| usize::try_from(b).ok())
+        .ok_or_else(|| anyhow!("general.alignment is larger than the file"))?;
+    for (name, t) in &mut tensors {
+        t.start = t
+            .start
+            .checked_add(base)
+            .filter(|&s| s <= data.len())
+            .ok_or_else(|| anyhow!("truncated: tensor {name} starts after the end of the file"))?;
+    }
+    Ok((metadata, tensors))
+}
+
+/// A bounds-checked position in the file.
+struct Cursor<'a> {
+    data: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    fn take(&mut self, len: usize) -> Result<&'a [u8]> {
+        let end = self.at.checked_add(len);
+        let bytes = end
+            .and_then(|end| self.data.get(self.at..end))
+            .ok_or_else(|| {
+                anyhow!(
+                    "truncated: {len} bytes wanted at byte {} of {}",
+                    self.at,
+                    self.data.len()
+                )
+            })?;
+        self.at += len;
+        Ok(bytes)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        Ok(self.take(N)?.try_into()?)
+    }
+
+    fn u32(&mut self) -> Result<u32> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+
+    fn u64(&mut self) -> Result<u64> {
+        Ok(u64::from_le_bytes(self.array()?))
+    }
+
+    /// The range of a length-prefixed string.
+    fn string(&mut self) -> Result<Range<usize>> {
+        let len = usize::try_from(self.u64()?)?;
+        let start = self.at;
+        self.take(len)?;
+        Ok(start..self.at)
+    }
+
+    fn name(&mut self, what: &str) -> Result<String> {
+        let at = self.string()?;
+        let name = std::str::from_utf8(&self.data[at]);
+        Ok(name
+            .map_err(|_| anyhow!("a {what} is not UTF-8"))?
+            .to_owned())
+    }
+
+    fn value(&mut self, kind: u32, depth: u32) -> Result<Value> {
+        Ok(match kind {
+            kind::U8 => Value::Int(u8::from_le_bytes(self.array()?).into()),
+            kind::I8 => Value::Int(i8::from_le_bytes(self.array()?).into()),
+            kind::U16 => Value::Int(u16::from_le_bytes(self.array()?).into()),
+            kind::I16 => Value::Int(i16::from_le_bytes(self.array()?).into()),
+            kind::U32 => Value::Int(self.u32()?.into()),
+            kind::I32 => Value::Int(i32::from_le_bytes(self.array()?).into()),
+            kind::U64 => Value::Int(self.u64()?.into()),
+            kind::I64 => Value::Int(i64::from_le_bytes(self.array()?).into()),
+            kind::F32 => Value::Float(f32::from_le_bytes(self.array()?).into()),
+            kind::F64 => Value::Float(f64::from_le_bytes(self.array()?)),
+            kind::BOOL => Value::Bool(self.array::<1>()?[0] != 0),
+            kind::STRING => Value::String(self.string()?),
+            kind::ARRAY => {
+                ensure!(
+                    depth < MAX_NESTING,
+                    "arrays nested deeper than {MAX_NESTING}"
+                );
+                let kind = self.u32()?;
+                let len = self.u64()?;
+                let start = self.at;
+                match width(kind) {
+                    Some(width) => {
+                        let len = usize::try_from(len)?.checked_mul(width);
+                        self.take(len.ok_or_else(|| anyhow!("an array larger than any memory"))?)?;
+                    }
+                    None => {
+                        for _ in 0..len {
+                            self.value(kind, depth + 1)?;
+                        }
+                    }
+                }
+                Value::Array {
+                    kind,
+                    len,
+                    at: start..self.at,
+                }
+            }
+            other => bail!("unknown metadata value type {other}"),
+        })
+    }
+}
+
+/// Bytes of one value of a fixed-size kind.
+fn width(kind: u32) -> Option<usize> {
+    match kind {
+        kind::U8 | kind::I8 | kind::BOOL => Some(1),
+        kind::U16 | kind::I16 => Some(2),
+        kind::U32 | kind::I32 | kind::F32 => Some(4),
+        kind::U64 | kind::I64 | kind::F64 => Some(8),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn string(out: &mut Vec<u8>, s: &str) {
+        out.extend((s.len() as u64).to_le_bytes());
+        out.extend(s.as_bytes());
+    }
+
+    /// A file with one of everything: scalars, arrays, nested arrays, a known
+    /// and an unknown tensor type, a hyphenated key.
+    fn sample() -> Vec<u8> {
+        let mut f = b"GGUF".to_vec();
+        f.extend(3u32.to_le_bytes());
+        f.extend(2u64.to_le_bytes());
+        f.extend(7u64.to_le_bytes());
+        string(&mut f, "general.architecture");
+        f.extend(kind::STRING.to_le_bytes());
+        string(&mut f, "llama");
+        string(&mut f, "gpt-oss.block_count");
+        f.extend(kind::U32.to_le_bytes());
+        f.extend(7u32.to_le_bytes());
+        string(&mut f, "eps");
+        f.extend(kind::F32.to_le_bytes());
+        f.extend(0.5f32.to_le_bytes());
+        string(&mut f, "flag");
+        f.extend(kind::BOOL.to_le_bytes());
+        f.push(1);
+        string(&mut f, "tokens");
+        f.extend(kind::ARRAY.to_le_bytes());
+        f.extend(kind::STRING.to_le_bytes());
+        f.extend(3u64.to_le_bytes());
+        for t in ["a", "", "é"] {
+            string(&mut f, t);
+        }
+        string(&mut f, "scores");
+        f.extend(kind::ARRAY.to_le_bytes());
+        f.extend(kind::F32.to_le_bytes());
+        f.extend(2u64.to_le_bytes());
+        f.extend((-1.5f32).to_le_bytes());
+        f.extend(2f32.to_le_bytes());
+        string(&mut f, "nested");
+        f.extend(kind::ARRAY.to_le_bytes());
+        f.extend(kind::ARRAY.to_le_bytes());
+        f.extend(1u64.to_le_bytes());
+        f.extend(kind::I8.to_le_bytes());
+        f.extend(2u64.to_le_bytes());
+        f.extend([1, 2]);
+        for (name, kind, offset) in [("w", 0u32, 0u64), ("odd", 777, 32)] {
+            string(&mut f, name);
+            f.extend(2u32.to_le_bytes());
+            f.extend(2u64.to_le_bytes());
+            f.extend(3u64.to_le_bytes());
+            f.extend(kind.to_le_bytes());
+            f.extend(offset.to_le_bytes());
+        }
+        f.resize(f.len().next_multiple_of(32), 0);
+        f.extend((0..56).map(|i| i as u8));
+        f
+    }
+
+    /// `name` keeps the files of tests that run at once apart.
+    fn open(name: &str, bytes: &[u8]) -> Result<Gguf> {
+        let path =
+            std::env::temp_dir().join(format!("gristmill-gguf-{}-{name}.gguf", std::process::id()));
+        std::fs::write(&path, bytes)?;
+        let gguf = Gguf::open(&path);
+        std::fs::remove_file(&path)?;
+        gguf
+    }
+
+    #[test]
+    fn reads_what_was_written() {
+        let g = open("sample", &sample()).unwrap();
+        assert_eq!(g.str("general.architecture").unwrap(), "llama");
+        assert_eq!(g.usize("gpt-oss.block_count").unwrap(), 7);
+        assert_eq!(g.float("eps").unwrap(), 0.5);
+        assert!(g.bool("flag").unwrap());
+        assert_eq!(g.strings("tokens").unwrap(), ["a", "", "é"]);
+        assert_eq!(g.floats("scores").unwrap(), [-1.5, 2.0]);
+        assert_eq!(g.tensor_count(), 2);
+        let w = g.tensor("w").unwrap();
+        assert_eq!(w.shape, [3, 2]);
+        assert_eq!(g.bytes("w", w, 24).unwrap()[..3], [0, 1, 2]);
+        let odd = g.tensor("odd").unwrap();
+        assert_eq!(odd.ggml_type, 777);
+        assert_eq!(g.bytes("odd", odd, 24).unwrap()[0], 32);
+        let e = g.bytes("odd", odd, 25).unwrap_err().to_string();
+        assert!(e.contains("truncated") && e.contains("odd"), "{e}");
+    }
+
+    #[test]
+    fn says_what_is_wrong_with_a_key() {
+        let g = open("keys", &sample()).unwrap();
+        for (error, want) in [
+            (g.usize("absent").unwrap_err(), "absent is missing"),
+            (g.usize("eps").unwrap_err(), "eps is not an integer"),
+            (
+                g.strings("scores").unwrap_err(),
+                "scores is not an array of strings",
+            ),
+            (
+                g.floats("nested").unwrap_err(),
+                "nested is not an array of numbers",
+            ),
+            (g.floats("eps").unwrap_err(), "eps is not an array"),
+        ] {
+            assert!(error.to_string().contains(want), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_truncation_of_the_header_is_an_error() {
+        let whole = sample();
+        let header = whole.len() - 56 - 32;
+        for len in 0..header {
+            let error = index(&whole[..len])
+                .err()
+                .unwrap_or_else(|| panic!("{len} bytes were accepted"));
+            let error = format!("{error:#}");
+            assert!(
+                error.contains("truncated") || error.contains("not a GGUF"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn damaged_headers_end_without_a_panic() {
+        let whole = sample();
+        let mut state = 0x9e37_79b9_7f4a_7c15u64;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        let mut refused = 0;
+        for _ in 0..20_000 {
+            let mut bytes = whole.clone();
+            for _ in 0..1 + next() % 3 {
+                let at = next() as usize % bytes.len();
+                bytes[at] = next() as u8;
+            }
+            refused += usize::from(index(&bytes).is_err());
+        }
+        assert!(
+            refused > 1000,
+            "only {refused} damaged headers were refused"
+        );
+    }
+
+    #[test]
+    fn refuses_impossible_claims() {
+        let with = |at: usize, value: u64| {
+            let mut f = sample();
+            f[at..at + 8].copy_from_slice(&value.to_le_bytes());
+            format!("{:#}", index(&f).err().unwrap())
+        };
+        assert!(with(8, u64::MAX).contains("truncated"));
+        assert!(with(16, u64::MAX).contains("truncated"));
+        assert!(with(24, u64::MAX).contains("truncated"));
+        let mut f = sample();
+        f[4..8].copy_from_slice(&3u32.to_be_bytes());
+        assert!(index(&f).err().unwrap().to_string().contains("big-endian"));
+        f[4..8].copy_from_slice(&9u32.to_le_bytes());
+        assert!(index(&f).err().unwrap().to_string().contains("version 9"));
+        assert!(
+            index(b"PK\x03\x04")
+                .err()
+                .unwrap()
+                .to_string()
+                .contains("not a GGUF")
+        );
+    }
+}
