@@ -43,13 +43,24 @@ impl Levels for Table {
 
     #[inline(always)]
     fn nearest(t: f32) -> f32 {
-        // The number of midpoints below `t` is the index of its level.
-        let index: usize = (1..16)
-            .map(|i| usize::from(2.0 * t > f32::from(VALUES[i - 1]) + f32::from(VALUES[i])))
-            .sum();
-        f32::from(VALUES[index])
+        // A sum of the steps passed, rather than a lookup, so that it vectorizes.
+        STEPS.iter().fold(Self::LOW, |level, &(middle, step)| {
+            level + if t > middle { step } else { 0.0 }
+        })
     }
 }
+
+/// Where one level of [`VALUES`] gives way to the next, and how far it is to that.
+const STEPS: [(f32, f32); 15] = {
+    let mut steps = [(0.0, 0.0); 15];
+    let mut i = 0;
+    while i < 15 {
+        let (a, b) = (VALUES[i] as f32, VALUES[i + 1] as f32);
+        steps[i] = ((a + b) / 2.0, b - a);
+        i += 1;
+    }
+    steps
+};
 
 /// The code of a level of [`Table`].
 pub(crate) fn code(level: f32) -> u8 {

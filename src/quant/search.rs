@@ -77,12 +77,27 @@ fn each_inverse_scale<L: Levels>(x: &[f32], mut f: impl FnMut(f32)) {
     }
 }
 
+/// Sums of the `K` terms that `f` makes of each element, in eight lanes so that it vectorizes.
+/// The length of `x` is a multiple of 8.
+#[inline(always)]
+fn sums<const K: usize>(x: &[f32], f: impl Fn(f32) -> [f32; K]) -> [f32; K] {
+    let mut lanes = [[0.0f32; 8]; K];
+    for chunk in x.as_chunks::<8>().0 {
+        for (j, &v) in chunk.iter().enumerate() {
+            for (lanes, term) in lanes.iter_mut().zip(f(v)) {
+                lanes[j] += term;
+            }
+        }
+    }
+    lanes.map(|l| l.iter().sum())
+}
+
 /// `sum(x * level)` and `sum(level^2)` of the levels nearest to `x * inverse`.
 #[inline(always)]
-fn moments<L: Levels>(x: &[f32], inverse: f32) -> (f32, f32) {
-    x.iter().fold((0.0, 0.0), |(xl, ll), &v| {
+fn moments<L: Levels>(x: &[f32], inverse: f32) -> [f32; 2] {
+    sums(x, |v| {
         let l = L::nearest(v * inverse);
-        (xl + v * l, ll + l * l)
+        [v * l, l * l]
     })
 }
 
@@ -90,10 +105,11 @@ fn moments<L: Levels>(x: &[f32], inverse: f32) -> (f32, f32) {
 #[inline(always)]
 fn scaled_error<L: Levels>(x: &[f32], scale: f32) -> f32 {
     let inverse = ratio(1.0, scale);
-    x.iter().fold(0.0, |sum, &v| {
+    let [error] = sums(x, |v| {
         let e = v - scale * L::nearest(v * inverse);
-        sum + e * e
-    })
+        [e * e]
+    });
+    error
 }
 
 /// Writes the levels nearest to `x / scale`.
@@ -108,7 +124,7 @@ fn assign<L: Levels>(x: &[f32], scale: f32, levels: &mut [f32]) {
 fn best_scale<L: Levels>(x: &[f32]) -> f32 {
     let mut best = (0.0, 0.0);
     each_inverse_scale::<L>(x, |inverse| {
-        let (xl, ll) = moments::<L>(x, inverse);
+        let [xl, ll] = moments::<L>(x, inverse);
         // The error is sum(x^2) less this gain.
         let gain = ratio(xl * xl, ll);
         if gain > best.0 {
@@ -126,7 +142,7 @@ pub(crate) fn one_scale<L: Levels, const N: usize>(x: &[f32; N]) -> Option<(f32,
     // Below the range of f16 the zero block is right, and has no start scales to confirm it.
     let mut fits = max_by_abs(x) < 1e-9;
     each_inverse_scale::<L>(x, |inverse| {
-        let (xl, ll) = moments::<L>(x, inverse);
+        let [xl, ll] = moments::<L>(x, inverse);
         let Some(scale) = to_f16(xl / ll) else { return };
         let error = scaled_error::<L>(x, scale);
         fits |= error.is_finite();
@@ -223,30 +239,28 @@ pub(crate) struct Affine {
 }
 
 /// The real-valued `(scale, minimum)` of least error for `x = scale * q - minimum` with `q` in
-/// `0..=top` and neither negative.
-fn best_affine(x: &[f32], top: f32) -> (f32, f32) {
+/// `0..=top`. The scale is not negative; the minimum is not positive for `all_positive` data,
+/// and not negative for other.
+fn best_affine(x: &[f32], top: f32, all_positive: bool) -> (f32, f32) {
     let (low, high) = min_max(x);
-    let low = low.min(0.0);
+    let low = if all_positive { low } else { low.min(0.0) };
     let range = high - low;
     if range <= 0.0 {
         return (0.0, -low);
     }
     let n = x.len() as f32;
-    let sum: f32 = x.iter().sum();
-    let mut best = (f32::INFINITY, ratio(range, top), -low);
+    let [sum] = sums(x, |v| [v]);
+    let step = if top < 8.0 { 0.1 } else { 0.15 };
+    let mut best = (f32::INFINITY, 0.0, 0.0);
     for i in outward(10) {
-        let inverse = (top + i as f32 * if top < 8.0 { 0.1 } else { 0.15 }) / range;
-        let (mut q1, mut q2, mut xq) = (0.0, 0.0, 0.0);
-        for &v in x {
+        let inverse = (top + step * i as f32) / range;
+        let [q1, q2, xq] = sums(x, |v| {
             let q = round_within((v - low) * inverse, 0.0, top);
-            q1 += q;
-            q2 += q * q;
-            xq += v * q;
-        }
-        let det = n * q2 - q1 * q1;
-        let mut scale = ratio(n * xq - sum * q1, det);
+            [q, q * q, v * q]
+        });
+        let mut scale = ratio(n * xq - sum * q1, n * q2 - q1 * q1);
         let mut min = ratio(scale * q1 - sum, n);
-        if min < 0.0 || scale <= 0.0 {
+        if (min > 0.0) == all_positive || scale <= 0.0 {
             (scale, min) = (ratio(xq, q2).max(0.0), 0.0);
         }
         let error = affine_error(x, scale, min, top);
@@ -257,29 +271,32 @@ fn best_affine(x: &[f32], top: f32) -> (f32, f32) {
     (best.1, best.2)
 }
 
+/// Squared error of `scale * q - min`.
 #[inline(always)]
 fn affine_error(x: &[f32], scale: f32, min: f32, top: f32) -> f32 {
     let inverse = ratio(1.0, scale);
-    x.iter().fold(0.0, |sum, &v| {
+    let [error] = sums(x, |v| {
         let e = v - (scale * round_within((v + min) * inverse, 0.0, top) - min);
-        sum + e * e
-    })
+        [e * e]
+    });
+    error
 }
 
 /// Element = `d * scale * q - dmin * minimum` with `q` in `0..=top`, scale and minimum in
-/// `0..=max` per `GROUP` elements.
+/// `0..=max` per `GROUP` elements. `dmin` is negative where all of `x` is positive: that spends
+/// no codes between 0 and the least element.
 ///
 /// `None` if the values are beyond the range of the f16 fields.
 pub(crate) fn affine<const GROUP: usize>(x: &[f32; 256], top: u8, max: u8) -> Option<Affine> {
     let (groups, _) = x.as_chunks::<GROUP>();
     let (top, max) = (f32::from(top), f32::from(max));
+    let all_positive = x.iter().all(|v| *v > 0.0);
     let mut ideal = [(0.0, 0.0); 16];
     for (s, x) in ideal.iter_mut().zip(groups) {
-        *s = best_affine(x, top);
+        *s = best_affine(x, top, all_positive);
     }
-    let (scale, min) = ideal
-        .iter()
-        .fold((0.0f32, 0.0f32), |a, b| (a.0.max(b.0), a.1.max(b.1)));
+    let scale = max_by_abs(&ideal.map(|s| s.0));
+    let min = max_by_abs(&ideal.map(|s| s.1));
 
     let mut best: Option<(f32, Affine)> = None;
     for short in 0..4 {

@@ -213,3 +213,24 @@ fn names_and_ids_round_trip() {
     let error = "Q9_9".parse::<QuantFormat>().unwrap_err();
     assert!(error.to_string().contains("`Q9_9`"));
 }
+
+#[test]
+fn positive_blocks_spend_no_codes_below_their_least_element() {
+    let x: Vec<f32> = (0..256)
+        .map(|i| 2.5 + (i as f32 * 0.7).sin() * 0.5)
+        .collect();
+    for (format, step) in [
+        (QuantFormat::Q2_K, 1.0 / 3.0),
+        (QuantFormat::Q4_K, 1.0 / 15.0),
+    ] {
+        let mut bytes = vec![0; format.block_bytes()];
+        format.encode(&x, &mut bytes).unwrap();
+        let mut y = vec![f32::NAN; 256];
+        format.decode(&bytes, &mut y).unwrap();
+        let worst = x
+            .iter()
+            .zip(&y)
+            .fold(0.0f32, |m, (x, y)| m.max((x - y).abs()));
+        assert!(worst < 0.75 * step, "{format}: {worst}, step {step}");
+    }
+}
