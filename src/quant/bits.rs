@@ -33,6 +33,16 @@ pub(crate) fn even_signs(index: u32) -> u8 {
     low | ((low.count_ones() as u8 & 1) << 7)
 }
 
+/// Four sign bytes as 7-bit sign indices, and a 4-bit scale in the top bits.
+pub(crate) fn pack_signs(signs: &[u8; 4], scale: u8) -> u32 {
+    signs
+        .iter()
+        .enumerate()
+        .fold(u32::from(scale) << 28, |w, (l, s)| {
+            w | u32::from(s & 127) << (7 * l)
+        })
+}
+
 /// `v` negated if bit `j` of `signs` is set.
 #[inline(always)]
 pub(crate) fn signed(v: f32, signs: u8, j: usize) -> f32 {

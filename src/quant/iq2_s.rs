@@ -1,9 +1,10 @@
 //! IQ2_S: f16 `d`, 32 low index bytes, 32 sign bytes, 8 bytes of index bits 8 and 9, 8 bytes of
 //! 4-bit scales per 16 elements; element = `d * (0.5 + sc) / 4 * +-grid`.
 
-use super::bits::{f16_at, signed};
+use super::bits::{f16_at, put_f16, signed};
+use super::codebook::Codebook;
 use super::grids::iq2_s::GRID;
-use super::{Format, decode_blocks};
+use super::{Format, decode_blocks, encode_blocks};
 
 pub(crate) const FORMAT: Format = Format {
     name: "IQ2_S",
@@ -11,7 +12,7 @@ pub(crate) const FORMAT: Format = Format {
     block_len: 256,
     block_bytes: 82,
     decode: |bytes, out| decode_blocks(bytes, out, decode),
-    encode: None,
+    encode: Some(|x, out| encode_blocks(x, out, encode)),
 };
 
 fn decode(b: &[u8; 82], out: &mut [f32; 256]) {
@@ -25,4 +26,26 @@ fn decode(b: &[u8; 82], out: &mut [f32; 256]) {
             *v = signed(scale * f32::from(grid[j]), b[34 + k], j);
         }
     }
+}
+
+const CODEBOOK: Codebook<'static, 8> = Codebook {
+    grid: &GRID,
+    group: 16,
+    factor: |sc| (0.5 + f32::from(sc)) * 0.25,
+    even_signs: false,
+};
+
+
+fn encode(x: &[f32; 256], out: &mut [u8; 82]) -> Option<()> {
+    let fit = CODEBOOK.fit(x)?;
+    out[34..66].copy_from_slice(&fit.signs);
+    out[66..74].fill(0);
+    for (k, p) in fit.points[..32].iter().enumerate() {
+        out[2 + k] = *p as u8;
+        out[66 + k / 4] |= ((p >> 8) as u8) << (2 * (k % 4));
+    }
+    for (byte, sc) in out[74..].iter_mut().zip(fit.scales.as_chunks::<2>().0) {
+        *byte = sc[0] | sc[1] << 4;
+    }
+    put_f16(out, 0, fit.d)
 }

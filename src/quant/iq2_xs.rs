@@ -1,9 +1,10 @@
 //! IQ2_XS: f16 `d`, 32 u16 of 9-bit grid index and 7-bit sign index, 8 bytes of 4-bit scales per
 //! 16 elements; element = `d * (0.5 + sc) / 4 * +-grid`.
 
-use super::bits::{even_signs, f16_at, signed, u16_at};
+use super::bits::{even_signs, f16_at, put_f16, signed, u16_at};
+use super::codebook::Codebook;
 use super::grids::iq2_xs::GRID;
-use super::{Format, decode_blocks};
+use super::{Format, decode_blocks, encode_blocks};
 
 pub(crate) const FORMAT: Format = Format {
     name: "IQ2_XS",
@@ -11,7 +12,7 @@ pub(crate) const FORMAT: Format = Format {
     block_len: 256,
     block_bytes: 74,
     decode: |bytes, out| decode_blocks(bytes, out, decode),
-    encode: None,
+    encode: Some(|x, out| encode_blocks(x, out, encode)),
 };
 
 fn decode(b: &[u8; 74], out: &mut [f32; 256]) {
@@ -26,4 +27,24 @@ fn decode(b: &[u8; 74], out: &mut [f32; 256]) {
             *v = signed(scale * f32::from(grid[j]), signs, j);
         }
     }
+}
+
+const CODEBOOK: Codebook<'static, 8> = Codebook {
+    grid: &GRID,
+    group: 16,
+    factor: |sc| (0.5 + f32::from(sc)) * 0.25,
+    even_signs: true,
+};
+
+
+fn encode(x: &[f32; 256], out: &mut [u8; 74]) -> Option<()> {
+    let fit = CODEBOOK.fit(x)?;
+    for (k, signs) in fit.signs.iter().enumerate() {
+        let w = fit.points[k] | u16::from(signs & 127) << 9;
+        out[2 + 2 * k..4 + 2 * k].copy_from_slice(&w.to_le_bytes());
+    }
+    for (byte, sc) in out[66..].iter_mut().zip(fit.scales.as_chunks::<2>().0) {
+        *byte = sc[0] | sc[1] << 4;
+    }
+    put_f16(out, 0, fit.d)
 }

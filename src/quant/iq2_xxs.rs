@@ -1,9 +1,10 @@
 //! IQ2_XXS: f16 `d`; per 32 elements 4 grid indices and a u32 of four 7-bit sign indices and a
 //! 4-bit scale; element = `d * (0.5 + sc) / 4 * +-grid`.
 
-use super::bits::{even_signs, f16_at, signed, u32_at};
+use super::bits::{even_signs, f16_at, pack_signs, put_f16, signed, u32_at};
+use super::codebook::Codebook;
 use super::grids::iq2_xxs::GRID;
-use super::{Format, decode_blocks};
+use super::{Format, decode_blocks, encode_blocks};
 
 pub(crate) const FORMAT: Format = Format {
     name: "IQ2_XXS",
@@ -11,7 +12,7 @@ pub(crate) const FORMAT: Format = Format {
     block_len: 256,
     block_bytes: 66,
     decode: |bytes, out| decode_blocks(bytes, out, decode),
-    encode: None,
+    encode: Some(|x, out| encode_blocks(x, out, encode)),
 };
 
 fn decode(b: &[u8; 66], out: &mut [f32; 256]) {
@@ -26,4 +27,24 @@ fn decode(b: &[u8; 66], out: &mut [f32; 256]) {
             *v = signed(scale * f32::from(grid[j]), signs, j);
         }
     }
+}
+
+const CODEBOOK: Codebook<'static, 8> = Codebook {
+    grid: &GRID,
+    group: 32,
+    factor: |sc| (0.5 + f32::from(sc)) * 0.25,
+    even_signs: true,
+};
+
+
+fn encode(x: &[f32; 256], out: &mut [u8; 66]) -> Option<()> {
+    let fit = CODEBOOK.fit(x)?;
+    for k in 0..32 {
+        out[2 + 8 * (k / 4) + k % 4] = fit.points[k] as u8;
+    }
+    for (g, signs) in fit.signs.as_chunks::<4>().0.iter().enumerate() {
+        let w = pack_signs(signs, fit.scales[g]);
+        out[6 + 8 * g..10 + 8 * g].copy_from_slice(&w.to_le_bytes());
+    }
+    put_f16(out, 0, fit.d)
 }

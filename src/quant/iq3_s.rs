@@ -1,9 +1,10 @@
 //! IQ3_S: f16 `d`, 64 low index bytes, 8 bytes of ninth index bits, 32 sign bytes, 4 bytes of
 //! 4-bit scales per 32 elements; element = `d * (1 + 2 sc) * +-grid`.
 
-use super::bits::{f16_at, signed};
+use super::bits::{f16_at, put_f16, signed};
+use super::codebook::Codebook;
 use super::grids::iq3_s::GRID;
-use super::{Format, decode_blocks};
+use super::{Format, decode_blocks, encode_blocks};
 
 pub(crate) const FORMAT: Format = Format {
     name: "IQ3_S",
@@ -11,7 +12,7 @@ pub(crate) const FORMAT: Format = Format {
     block_len: 256,
     block_bytes: 110,
     decode: |bytes, out| decode_blocks(bytes, out, decode),
-    encode: None,
+    encode: Some(|x, out| encode_blocks(x, out, encode)),
 };
 
 fn decode(b: &[u8; 110], out: &mut [f32; 256]) {
@@ -28,4 +29,26 @@ fn decode(b: &[u8; 110], out: &mut [f32; 256]) {
             out[j + 4] = signed(scale * f32::from(hi[j]), signs, j + 4);
         }
     }
+}
+
+const CODEBOOK: Codebook<'static, 4> = Codebook {
+    grid: &GRID,
+    group: 32,
+    factor: |sc| f32::from(1 + 2 * sc),
+    even_signs: false,
+};
+
+
+fn encode(x: &[f32; 256], out: &mut [u8; 110]) -> Option<()> {
+    let fit = CODEBOOK.fit(x)?;
+    out[66..74].fill(0);
+    for (k, p) in fit.points.iter().enumerate() {
+        out[2 + k] = *p as u8;
+        out[66 + k / 8] |= ((p >> 8) as u8) << (k % 8);
+    }
+    out[74..106].copy_from_slice(&fit.signs);
+    for (byte, sc) in out[106..].iter_mut().zip(fit.scales.as_chunks::<2>().0) {
+        *byte = sc[0] | sc[1] << 4;
+    }
+    put_f16(out, 0, fit.d)
 }

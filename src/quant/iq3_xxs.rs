@@ -1,9 +1,10 @@
 //! IQ3_XXS: f16 `d`, 64 grid indices of 4 elements, 8 u32 of four 7-bit sign indices and a 4-bit
 //! scale per 32 elements; element = `d * (0.5 + sc) / 2 * +-grid`.
 
-use super::bits::{even_signs, f16_at, signed, u32_at};
+use super::bits::{even_signs, f16_at, pack_signs, put_f16, signed, u32_at};
+use super::codebook::Codebook;
 use super::grids::iq3_xxs::GRID;
-use super::{Format, decode_blocks};
+use super::{Format, decode_blocks, encode_blocks};
 
 pub(crate) const FORMAT: Format = Format {
     name: "IQ3_XXS",
@@ -11,7 +12,7 @@ pub(crate) const FORMAT: Format = Format {
     block_len: 256,
     block_bytes: 98,
     decode: |bytes, out| decode_blocks(bytes, out, decode),
-    encode: None,
+    encode: Some(|x, out| encode_blocks(x, out, encode)),
 };
 
 fn decode(b: &[u8; 98], out: &mut [f32; 256]) {
@@ -29,4 +30,24 @@ fn decode(b: &[u8; 98], out: &mut [f32; 256]) {
             out[j + 4] = signed(scale * f32::from(hi[j]), signs, j + 4);
         }
     }
+}
+
+const CODEBOOK: Codebook<'static, 4> = Codebook {
+    grid: &GRID,
+    group: 32,
+    factor: |sc| (0.5 + f32::from(sc)) * 0.5,
+    even_signs: true,
+};
+
+
+fn encode(x: &[f32; 256], out: &mut [u8; 98]) -> Option<()> {
+    let fit = CODEBOOK.fit(x)?;
+    for (byte, p) in out[2..66].iter_mut().zip(fit.points) {
+        *byte = p as u8;
+    }
+    for (g, signs) in fit.signs.as_chunks::<4>().0.iter().enumerate() {
+        let w = pack_signs(signs, fit.scales[g]);
+        out[66 + 4 * g..70 + 4 * g].copy_from_slice(&w.to_le_bytes());
+    }
+    put_f16(out, 0, fit.d)
 }

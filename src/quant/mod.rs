@@ -19,6 +19,7 @@
 //! ```
 
 pub(crate) mod bits;
+mod codebook;
 mod error;
 pub(crate) mod grids;
 mod search;

@@ -19,6 +19,8 @@ fn error_bound(format: QuantFormat) -> f32 {
         Q5_K => 0.08,
         Q6_K => 0.04,
         NVFP4 => 0.26,
+        IQ3_S | IQ3_XXS => 0.5,
+        IQ2_S | IQ2_XS | IQ2_XXS => 0.8,
         Q1_0 => 1.01,
         _ => 0.0,
     }
@@ -45,6 +47,11 @@ proptest! {
         // Every element is written, and a block does not depend on its neighbours.
         prop_assert!(a.iter().zip(&b).all(|(a, b)| a.to_bits() == b.to_bits()));
     }
+}
+
+proptest! {
+    // The codebook searches take milliseconds per block.
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
     fn decode_inverts_encode_within_the_bound(
