@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod model;
+mod ptx;
 
 /// Maintenance commands of the gristmill workspace.
 #[derive(Parser)]
@@ -18,11 +19,14 @@ struct Args {
 enum Command {
     /// Fetch a small real model and print where it is.
     Model(model::Args),
+    /// Build kernels/ptx from kernels/*.cu, or check that it is current and assembles everywhere.
+    Ptx(ptx::Args),
 }
 
 fn main() -> ExitCode {
     let done = match Args::parse().command {
         Command::Model(args) => model::run(&args),
+        Command::Ptx(args) => ptx::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

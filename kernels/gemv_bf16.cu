@@ -1,0 +1,2 @@
+#include "gemv.cuh"
+GEMV_DENSE(bf16, bf16)

@@ -1,0 +1,2 @@
+#include "gemv.cuh"
+GEMV_DENSE(f16, f16)

@@ -1,0 +1,2 @@
+#include "gemv.cuh"
+GEMV_Q(q4_1, Q4_1)

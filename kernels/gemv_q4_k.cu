@@ -1,0 +1,2 @@
+#include "gemv.cuh"
+GEMV_Q(q4_k, Q4_K)

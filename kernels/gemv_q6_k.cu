@@ -1,0 +1,2 @@
+#include "gemv.cuh"
+GEMV_Q(q6_k, Q6_K)
