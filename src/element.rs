@@ -198,7 +198,9 @@ impl fmt::Display for Element {
 
 /// A name that is no element type; the message lists what is accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown element type {0:?}: expected f32, f16, bf16, f8e4m3, f8e5m2, i8, u8, i32, u32, i64 or a GGUF format such as q4_k")]
+#[error(
+    "unknown element type {0:?}: expected f32, f16, bf16, f8e4m3, f8e5m2, i8, u8, i32, u32, i64 or a GGUF format such as q4_k"
+)]
 pub struct UnknownElement(pub String);
 
 impl FromStr for Element {

@@ -408,11 +408,7 @@ impl TensorDesc {
         }
         let mut shape = self.layout.shape;
         shape[axis] = end - start;
-        let view = Self::strided(
-            self.element,
-            &shape[..rank],
-            &self.layout.strides[..rank],
-        )?;
+        let view = Self::strided(self.element, &shape[..rank], &self.layout.strides[..rank])?;
         let cells = (start / block) as u64 * self.layout.strides[axis] as u64;
         let offset = if view.is_empty() {
             0
@@ -452,7 +448,8 @@ impl TensorDesc {
         while i > 0 {
             let mut have = old[i - 1].0;
             let unit = old[i - 1].1;
-            let in_cells = |elements: u64, last: bool| if last { elements / block } else { elements };
+            let in_cells =
+                |elements: u64, last: bool| if last { elements / block } else { elements };
             let last_run = i == old.len();
             i -= 1;
             let mut want: u64 = 1;
@@ -573,7 +570,10 @@ mod tests {
     fn views() {
         let d = f32s(&[4, 6]);
         let (n, off) = d.narrowed(1, 2, 5).unwrap();
-        assert_eq!((n.shape(), n.strides(), off), (&[4u32, 3][..], &[6i64, 1][..], 8));
+        assert_eq!(
+            (n.shape(), n.strides(), off),
+            (&[4u32, 3][..], &[6i64, 1][..], 8)
+        );
         assert!(n.reshaped(&[12]).is_err());
         assert_eq!(n.reshaped(&[2, 2, 3]).unwrap().strides(), &[12, 6, 1]);
         let t = d.transposed(0, 1).unwrap();
@@ -587,5 +587,44 @@ mod tests {
         assert_eq!((half.strides(), off), (&[8i64, 2, 1][..], 34));
         assert!(q.narrowed(2, 16, 64).is_err());
         assert_eq!(half.reshaped(&[8, 32]).unwrap().strides(), &[2, 1]);
+    }
+}
+
+/// `{"element": "q4_k", "shape": [N, K]}`, with `"strides"` in cells when not contiguous.
+#[cfg(feature = "serde")]
+mod serde_impl {
+    use super::TensorDesc;
+    use crate::element::Element;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Plain {
+        element: Element,
+        shape: Vec<u32>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        strides: Option<Vec<i64>>,
+    }
+
+    impl Serialize for TensorDesc {
+        fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+            Plain {
+                element: self.element,
+                shape: self.shape().to_vec(),
+                strides: (!self.is_contiguous()).then(|| self.strides().to_vec()),
+            }
+            .serialize(s)
+        }
+    }
+
+    impl<'de> Deserialize<'de> for TensorDesc {
+        fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+            let p = Plain::deserialize(d)?;
+            match &p.strides {
+                Some(strides) => TensorDesc::strided(p.element, &p.shape, strides),
+                None => TensorDesc::new(p.element, &p.shape),
+            }
+            .map_err(D::Error::custom)
+        }
     }
 }

@@ -97,7 +97,9 @@ impl Kv<TensorDesc> {
                 Element::Plain(DType::F32 | DType::F16 | DType::BF16)
                     | Element::Quant(QuantFormat::Q8_0)
             );
-            c.require(ok, arg, || format!("is {d}; expected f32, f16, bf16 or q8_0"))?;
+            c.require(ok, arg, || {
+                format!("is {d}; expected f32, f16, bf16 or q8_0")
+            })?;
         }
         c.require(k.shape()[..3] == v.shape()[..3], "v", || {
             format!("is {v} and k is {k}; all axes but the last must agree")
@@ -162,7 +164,10 @@ pub enum Seqs<T> {
 /// whose keys are all hidden is 0.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(bound = "T: serde::Serialize + for<'a> serde::Deserialize<'a>"))]
+#[cfg_attr(
+    feature = "serde",
+    serde(bound = "T: serde::Serialize + for<'a> serde::Deserialize<'a>")
+)]
 pub struct Attention<T> {
     /// Queries `[B, Hq, Sq, Dk]`.
     pub q: T,
@@ -226,14 +231,7 @@ impl<T: Clone> Attention<T> {
     }
 
     /// Over dense keys and values.
-    pub fn dense(
-        q: &T,
-        k: &T,
-        v: &T,
-        kv_len: impl Into<Scalar<T>>,
-        scale: f32,
-        out: &T,
-    ) -> Self {
+    pub fn dense(q: &T, k: &T, v: &T, kv_len: impl Into<Scalar<T>>, scale: f32, out: &T) -> Self {
         let kv = Kv::Dense {
             k: k.clone(),
             v: v.clone(),
@@ -310,10 +308,7 @@ impl<T> From<u32> for Scalar<T> {
 impl<T> Arguments<T> for Attention<T> {
     const KIND: OpKind = OpKind::Attention;
     type With<U> = Attention<U>;
-    fn try_map<U, E>(
-        &self,
-        f: &mut dyn FnMut(Arg, &T) -> Result<U, E>,
-    ) -> Result<Attention<U>, E> {
+    fn try_map<U, E>(&self, f: &mut dyn FnMut(Arg, &T) -> Result<U, E>) -> Result<Attention<U>, E> {
         Ok(Attention {
             q: f(Arg::input("q"), &self.q)?,
             kv: self.kv.try_map([Arg::input("k"), Arg::input("v")], f)?,
@@ -356,7 +351,11 @@ impl Attention<TensorDesc> {
 
     /// Query-key pairs that are not hidden by `causal` and `window`, per query head.
     fn pairs(&self) -> u64 {
-        let (b, sq, kv) = (self.q.dim(0) as u64, self.q.dim(2) as u64, self.max_kv_len());
+        let (b, sq, kv) = (
+            self.q.dim(0) as u64,
+            self.q.dim(2) as u64,
+            self.max_kv_len(),
+        );
         let window = self.window.map_or(u64::MAX, u64::from);
         if !self.causal {
             return b * sq * kv.min(window);

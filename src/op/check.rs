@@ -18,8 +18,17 @@ impl Checker {
     }
 
     /// `holds`, or an error.
-    pub fn require(self, holds: bool, arg: &'static str, why: impl FnOnce() -> String) -> Result<()> {
-        if holds { Ok(()) } else { Err(self.fail(arg, why())) }
+    pub fn require(
+        self,
+        holds: bool,
+        arg: &'static str,
+        why: impl FnOnce() -> String,
+    ) -> Result<()> {
+        if holds {
+            Ok(())
+        } else {
+            Err(self.fail(arg, why()))
+        }
     }
 
     /// f32, f16 or bf16.
@@ -74,7 +83,9 @@ impl Checker {
 
     /// A finite attribute.
     pub fn finite(self, arg: &'static str, v: f32) -> Result<()> {
-        self.require(v.is_finite(), arg, || format!("is {v}; expected a finite number"))
+        self.require(v.is_finite(), arg, || {
+            format!("is {v}; expected a finite number")
+        })
     }
 
     /// A mask: a float added to the scores, or u8 where 0 hides a key; broadcasts to `shape`.

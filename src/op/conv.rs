@@ -11,7 +11,10 @@ use crate::{error::Result, layout::TensorDesc};
 /// zeros. Any strides: channels-last tensors are permuted views.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(bound = "T: serde::Serialize + for<'a> serde::Deserialize<'a>"))]
+#[cfg_attr(
+    feature = "serde",
+    serde(bound = "T: serde::Serialize + for<'a> serde::Deserialize<'a>")
+)]
 pub struct Conv2d<T> {
     /// Images.
     pub x: T,
@@ -134,10 +137,19 @@ impl Rules for Conv2d<TensorDesc> {
                 && channels.is_multiple_of(self.groups)
                 && outputs.is_multiple_of(self.groups),
             "groups",
-            || format!("is {}, which does not divide {channels} and {outputs} channels", self.groups),
+            || {
+                format!(
+                    "is {}, which does not divide {channels} and {outputs} channels",
+                    self.groups
+                )
+            },
         )?;
         c.require(self.w.dim(1) == channels / self.groups, "w", || {
-            format!("is {}; expected [O, {}, Kh, Kw]", self.w, channels / self.groups)
+            format!(
+                "is {}; expected [O, {}, Kh, Kw]",
+                self.w,
+                channels / self.groups
+            )
         })?;
         let mut size = [0u32; 2];
         for i in 0..2 {
@@ -213,7 +225,10 @@ impl Rules for Upsample<TensorDesc> {
         };
         let ok = x[..2] == y[..2] && whole(x[2], y[2]) && whole(x[3], y[3]);
         c.require(ok, "y", || {
-            format!("is {}; expected whole multiples of x, which is {}", self.y, self.x)
+            format!(
+                "is {}; expected whole multiples of x, which is {}",
+                self.y, self.x
+            )
         })
     }
     fn flops(&self) -> u64 {

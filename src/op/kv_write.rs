@@ -69,15 +69,17 @@ impl Rules for KvWrite<TensorDesc> {
         self.kv.check(c)?;
         let (b, s) = (self.k.dim(0), self.k.dim(2));
         c.require(self.k.shape()[..3] == self.v.shape()[..3], "v", || {
-            format!("is {} and k is {}; all axes but the last must agree", self.v, self.k)
+            format!(
+                "is {} and k is {}; all axes but the last must agree",
+                self.v, self.k
+            )
         })?;
-        for (arg, new, cache) in [
-            ("k", &self.k, self.kv.k()),
-            ("v", &self.v, self.kv.v()),
-        ] {
-            c.require(new.dim(1) == cache.dim(1) && new.dim(3) == cache.dim(3), arg, || {
-                format!("is {new} but the cache is {cache}: heads and head_dim must agree")
-            })?;
+        for (arg, new, cache) in [("k", &self.k, self.kv.k()), ("v", &self.v, self.kv.v())] {
+            c.require(
+                new.dim(1) == cache.dim(1) && new.dim(3) == cache.dim(3),
+                arg,
+                || format!("is {new} but the cache is {cache}: heads and head_dim must agree"),
+            )?;
         }
         if matches!(self.kv, Kv::Dense { .. }) {
             c.require(self.kv.batch() == b, "k_cache", || {

@@ -17,7 +17,11 @@ impl PackTag {
     /// FNV-1a of `backend`, `layout` and `version`.
     pub const fn new(backend: &str, layout: &str, version: u32) -> Self {
         let mut h: u64 = 0xcbf2_9ce4_8422_2325;
-        let parts: [&[u8]; 3] = [backend.as_bytes(), layout.as_bytes(), &version.to_le_bytes()];
+        let parts: [&[u8]; 3] = [
+            backend.as_bytes(),
+            layout.as_bytes(),
+            &version.to_le_bytes(),
+        ];
         let mut p = 0;
         while p < parts.len() {
             let mut i = 0;
@@ -105,12 +109,14 @@ impl Weight<TensorDesc> {
 
     /// N: rows of the matrix.
     pub fn n(&self) -> u32 {
-        self.logical().dim_back(if self.is_transposed() { 0 } else { 1 })
+        self.logical()
+            .dim_back(if self.is_transposed() { 0 } else { 1 })
     }
 
     /// K: columns of the matrix, the axis that is summed over.
     pub fn k(&self) -> u32 {
-        self.logical().dim_back(if self.is_transposed() { 1 } else { 0 })
+        self.logical()
+            .dim_back(if self.is_transposed() { 1 } else { 0 })
     }
 
     /// Axes before the matrix.
@@ -126,7 +132,8 @@ impl Weight<TensorDesc> {
                 format!("is {t}; quantized weights are [N, K] rows, never transposed")
             }),
             Weight::Packed { data, .. } => {
-                let ok = data.plain() == Some(DType::U8) && data.rank() == 1 && data.is_contiguous();
+                let ok =
+                    data.plain() == Some(DType::U8) && data.rank() == 1 && data.is_contiguous();
                 c.require(ok, name, || {
                     format!("prepacked data is {data}; expected contiguous u8 of rank 1")
                 })
@@ -139,7 +146,13 @@ impl Weight<TensorDesc> {
 /// `t = act(acc * scale + bias) * gate + residual`, then `y = t`, or `y += t` with `accumulate`.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(default, bound = "T: serde::Serialize + for<'a> serde::Deserialize<'a>"))]
+#[cfg_attr(
+    feature = "serde",
+    serde(
+        default,
+        bound = "T: serde::Serialize + for<'a> serde::Deserialize<'a>"
+    )
+)]
 pub struct Epilogue<T> {
     /// Factor on the accumulator.
     pub scale: Option<f32>,
@@ -314,7 +327,10 @@ fn check_elements(c: Checker, x: &TensorDesc, w: &TensorDesc, y: &TensorDesc) ->
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(bound = "T: serde::Serialize + for<'a> serde::Deserialize<'a>"))]
+#[cfg_attr(
+    feature = "serde",
+    serde(bound = "T: serde::Serialize + for<'a> serde::Deserialize<'a>")
+)]
 pub struct MatMul<T> {
     /// Activations `[.., M, K]`.
     pub x: T,
@@ -405,11 +421,16 @@ impl Rules for MatMul<TensorDesc> {
         c.require(self.w.k() == k, "w", || {
             format!("has K = {} but x has K = {k}", self.w.k())
         })?;
-        c.require(self.y.dim_back(0) == n && self.y.dim_back(1) == self.m(), "y", || {
-            format!("is {}; expected [.., {}, {n}]", self.y, self.m())
-        })?;
+        c.require(
+            self.y.dim_back(0) == n && self.y.dim_back(1) == self.m(),
+            "y",
+            || format!("is {}; expected [.., {}, {n}]", self.y, self.m()),
+        )?;
         let batch = &self.y.shape()[..self.y.rank() - 2];
-        for (arg, shape) in [("x", &self.x.shape()[..self.x.rank() - 2]), ("w", self.w.batch())] {
+        for (arg, shape) in [
+            ("x", &self.x.shape()[..self.x.rank() - 2]),
+            ("w", self.w.batch()),
+        ] {
             let fits = shape.len() <= batch.len()
                 && shape
                     .iter()
@@ -436,7 +457,10 @@ impl Rules for MatMul<TensorDesc> {
 /// One weight of a [`MatMulMany`].
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(bound = "T: serde::Serialize + for<'a> serde::Deserialize<'a>"))]
+#[cfg_attr(
+    feature = "serde",
+    serde(bound = "T: serde::Serialize + for<'a> serde::Deserialize<'a>")
+)]
 pub struct Part<T> {
     /// Weights.
     pub w: Weight<T>,
@@ -464,7 +488,10 @@ impl<T: Clone> Part<T> {
 /// packing) and the parallel region happen once.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(bound = "T: serde::Serialize + for<'a> serde::Deserialize<'a>"))]
+#[cfg_attr(
+    feature = "serde",
+    serde(bound = "T: serde::Serialize + for<'a> serde::Deserialize<'a>")
+)]
 pub struct MatMulMany<T> {
     /// Activations `[.., M, K]`.
     pub x: T,
@@ -566,7 +593,10 @@ pub enum Routing<T> {
 /// residual).
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(bound = "T: serde::Serialize + for<'a> serde::Deserialize<'a>"))]
+#[cfg_attr(
+    feature = "serde",
+    serde(bound = "T: serde::Serialize + for<'a> serde::Deserialize<'a>")
+)]
 pub struct GroupedMatMul<T> {
     /// Activations.
     pub x: T,

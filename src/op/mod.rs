@@ -31,9 +31,7 @@ pub use custom::Custom;
 pub use elementwise::{Act, BinOp, Binary, Glu, Unary};
 pub use gather::GatherRows;
 pub use kv_write::KvWrite;
-pub use matmul::{
-    Epilogue, GroupedMatMul, MatMul, MatMulMany, PackTag, Part, Routing, Weight,
-};
+pub use matmul::{Epilogue, GroupedMatMul, MatMul, MatMulMany, PackTag, Part, Routing, Weight};
 pub use norm::{Norm, NormKind};
 pub use quantize::{Dequantize, Quantize};
 pub use reduce::{RedOp, Reduce};
@@ -109,10 +107,8 @@ pub trait Arguments<T>: Sized {
     type With<U>;
 
     /// Replaces every operand, in a fixed order, stopping at the first error.
-    fn try_map<U, E>(
-        &self,
-        f: &mut dyn FnMut(Arg, &T) -> Result<U, E>,
-    ) -> Result<Self::With<U>, E>;
+    fn try_map<U, E>(&self, f: &mut dyn FnMut(Arg, &T) -> Result<U, E>)
+    -> Result<Self::With<U>, E>;
 }
 
 /// Shape rules and work counts of one op.
@@ -144,6 +140,7 @@ macro_rules! ops {
         #[derive(Clone, Debug, PartialEq)]
         #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
         #[cfg_attr(feature = "serde", serde(tag = "op", rename_all = "snake_case"))]
+        #[cfg_attr(feature = "serde", serde(bound = "T: serde::Serialize + for<'a> serde::Deserialize<'a>"))]
         pub enum Op<T> {
             $($(#[$doc])* $name($name<T>),)*
         }

@@ -25,7 +25,10 @@ pub enum NormKind {
 /// stored too: the residual stream of a transformer block.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(bound = "T: serde::Serialize + for<'a> serde::Deserialize<'a>"))]
+#[cfg_attr(
+    feature = "serde",
+    serde(bound = "T: serde::Serialize + for<'a> serde::Deserialize<'a>")
+)]
 pub struct Norm<T> {
     /// Floats; `[B, C, ..]` for group norm.
     pub x: T,
@@ -141,9 +144,11 @@ impl Rules for Norm<TensorDesc> {
             NormKind::Group { groups } => {
                 c.rank_at_least("x", &self.x, 2)?;
                 let channels = self.x.dim(1);
-                c.require(groups > 0 && channels.is_multiple_of(groups), "groups", || {
-                    format!("is {groups}, which does not divide the {channels} channels")
-                })?;
+                c.require(
+                    groups > 0 && channels.is_multiple_of(groups),
+                    "groups",
+                    || format!("is {groups}, which does not divide the {channels} channels"),
+                )?;
                 channels
             }
             _ => {

@@ -1,11 +1,7 @@
 //! [`Quantize`] and [`Dequantize`].
 
 use super::{Arg, Arguments, OpKind, Rules, check::Checker};
-use crate::{
-    element::Element,
-    error::Result,
-    layout::TensorDesc,
-};
+use crate::{element::Element, error::Result, layout::TensorDesc};
 
 /// y = the numbers that the blocks of w stand for.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,7 +42,10 @@ impl Rules for Dequantize<TensorDesc> {
         let c = Checker(OpKind::Dequantize);
         let quant = matches!(self.w.element, Element::Quant(_));
         c.require(quant, "w", || {
-            format!("is {}; expected a quantized format (Copy converts plain types)", self.w)
+            format!(
+                "is {}; expected a quantized format (Copy converts plain types)",
+                self.w
+            )
         })?;
         c.float("y", &self.y)?;
         c.shape("y", &self.y, self.w.shape())
@@ -94,7 +93,10 @@ impl Rules for Quantize<TensorDesc> {
         c.float("x", &self.x)?;
         let ok = matches!(self.y.element, Element::Quant(q) if q.can_encode());
         c.require(ok, "y", || {
-            format!("is {}; expected a quantized format that has an encoder", self.y)
+            format!(
+                "is {}; expected a quantized format that has an encoder",
+                self.y
+            )
         })?;
         c.shape("y", &self.y, self.x.shape())
     }

@@ -22,7 +22,10 @@ pub enum RopeKind {
 /// numbers from `n_rot` on are copied.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(bound = "T: serde::Serialize + for<'a> serde::Deserialize<'a>"))]
+#[cfg_attr(
+    feature = "serde",
+    serde(bound = "T: serde::Serialize + for<'a> serde::Deserialize<'a>")
+)]
 pub struct Rope<T> {
     /// Floats `[B, H, S, D]`.
     pub x: T,

@@ -1,0 +1,1 @@
+//! Criterion registration of every kernel of a device.

@@ -1,0 +1,683 @@
+//! [`Queue`]: the safe front. It validates an op once, plans its route, and hands it to the
+//! backend, which may assume all that was checked.
+
+use crate::{
+    device::{Device, Graph, KernelId, Stream, Ticket, Usage},
+    element::Element,
+    error::{Error, Result},
+    layout::TensorDesc,
+    op::{
+        Arg, Op, Role, Weight,
+        decompose::{Slot, Source},
+    },
+    route::{self, Fallback, Force, Planned, Route, RouteEntry, RouteLog},
+    tensor::{Buffer, HostElement, Tensor},
+};
+use std::{collections::HashMap, sync::Arc};
+
+/// Environment variable that forces kernels by a part of their name.
+pub const KERNEL_VAR: &str = "GRISTMILL_KERNEL";
+
+/// An ordered queue of ops on one device.
+///
+/// ```
+/// use gristmill::{Binary, Queue, Registry, Select};
+/// # fn main() -> gristmill::Result<()> {
+/// let device = Registry::builtin().open_blocking(&Select::named("cpu")?)?;
+/// let mut queue = Queue::new(&device)?;
+/// let a = queue.upload(&[1.0f32, 2.0, 3.0], &[3])?;
+/// let y = queue.zeros(gristmill::DType::F32, &[3])?;
+/// queue.run(Binary::add(&a, &a, &y))?;
+/// assert_eq!(queue.download::<f32>(&y)?, [2.0, 4.0, 6.0]);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Queue {
+    device: Arc<dyn Device>,
+    stream: Box<dyn Stream>,
+    fallback: Fallback,
+    force: Force,
+    planned: HashMap<Op<TensorDesc>, Arc<Planned>>,
+    log: RouteLog,
+    temps: Vec<Buffer>,
+    #[cfg(feature = "cpu")]
+    host: Option<Box<Queue>>,
+    #[cfg(feature = "capture")]
+    capture: Option<crate::capture::Recorder>,
+}
+
+impl std::fmt::Debug for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Queue on {}", self.device.info().id)
+    }
+}
+
+impl Queue {
+    /// A queue with [`Fallback::Decompose`]. Kernels may be forced with `GRISTMILL_KERNEL`; with
+    /// the feature `capture`, `GRISTMILL_CAPTURE` names a folder that receives every op call.
+    ///
+    /// # Errors
+    /// What the driver says; [`Error::Selection`] when `GRISTMILL_KERNEL` names no kernel.
+    pub fn new(device: &Arc<dyn Device>) -> Result<Self> {
+        let forced = std::env::var(KERNEL_VAR).ok();
+        let mut queue = Self::with_kernel(device, forced.as_deref())?;
+        queue.start_capture_from_env()?;
+        Ok(queue)
+    }
+
+    /// A queue that takes kernels whose name contains `kernel`, where an op has one, whatever the
+    /// environment says.
+    ///
+    /// # Errors
+    /// What the driver says; [`Error::Selection`] when there is no such kernel.
+    pub fn with_kernel(device: &Arc<dyn Device>, kernel: Option<&str>) -> Result<Self> {
+        Ok(Queue {
+            force: Force::new(&**device, kernel)?,
+            stream: device.stream()?,
+            device: device.clone(),
+            fallback: Fallback::default(),
+            planned: HashMap::new(),
+            log: RouteLog::default(),
+            temps: Vec::new(),
+            #[cfg(feature = "cpu")]
+            host: None,
+            #[cfg(feature = "capture")]
+            capture: None,
+        })
+    }
+
+    /// Sets what happens to ops that the device lacks.
+    #[must_use]
+    pub fn fallback(mut self, fallback: Fallback) -> Self {
+        self.fallback = fallback;
+        self.planned.clear();
+        self
+    }
+
+    #[cfg(feature = "capture")]
+    fn start_capture_from_env(&mut self) -> Result<()> {
+        if let Some(dir) = std::env::var_os(crate::capture::CAPTURE_VAR) {
+            self.capture = Some(crate::capture::Recorder::new(dir.into())?);
+        }
+        Ok(())
+    }
+
+    #[cfg(not(feature = "capture"))]
+    fn start_capture_from_env(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Writes every op call from now on to a file in `dir`.
+    ///
+    /// # Errors
+    /// When the folder cannot be made.
+    #[cfg(feature = "capture")]
+    pub fn record_to(&mut self, dir: impl Into<std::path::PathBuf>) -> Result<()> {
+        self.capture = Some(crate::capture::Recorder::new(dir.into())?);
+        Ok(())
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Arc<dyn Device> {
+        &self.device
+    }
+
+    /// Ops that did not run natively so far.
+    pub fn routes(&self) -> &RouteLog {
+        &self.log
+    }
+
+    /// How `op` would run here; nothing is allocated or run.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOp`] for operands that do not fit together, [`Error::Unsupported`] when
+    /// the fallback does not help.
+    pub fn plan(&self, op: &Op<TensorDesc>) -> Result<Route> {
+        op.check()?;
+        let planned = route::plan(&*self.device, op, self.fallback, &self.force)?;
+        Ok(planned.route)
+    }
+
+    // ---- tensors ----------------------------------------------------------------------------
+
+    /// A contiguous tensor of zeros.
+    ///
+    /// # Errors
+    /// [`Error::InvalidTensor`], [`Error::OutOfMemory`] or [`Error::TooLarge`].
+    pub fn zeros(&self, element: impl Into<Element>, shape: &[u32]) -> Result<Tensor> {
+        self.alloc(TensorDesc::new(element, shape)?, Usage::Activations)
+    }
+
+    /// A tensor of zeros with a buffer of its own.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] or [`Error::TooLarge`].
+    pub fn alloc(&self, desc: TensorDesc, usage: Usage) -> Result<Tensor> {
+        let buffer = Buffer::new(&self.device, desc.span_bytes(), usage)?;
+        Tensor::new(&buffer, 0, desc)
+    }
+
+    /// A new tensor that holds `data`.
+    ///
+    /// # Errors
+    /// As [`Queue::zeros`]; [`Error::InvalidTensor`] when `data` does not fill `shape`.
+    pub fn upload<T: HostElement>(&mut self, data: &[T], shape: &[u32]) -> Result<Tensor> {
+        self.upload_bytes(T::DTYPE, shape, bytemuck::cast_slice(data))
+    }
+
+    /// A new contiguous tensor from its bytes: any element type, quantized ones included.
+    ///
+    /// # Errors
+    /// As [`Queue::upload`].
+    pub fn upload_bytes(
+        &mut self,
+        element: impl Into<Element>,
+        shape: &[u32],
+        bytes: &[u8],
+    ) -> Result<Tensor> {
+        let t = self.alloc(TensorDesc::new(element, shape)?, Usage::Weights)?;
+        self.write_bytes(&t, bytes)?;
+        Ok(t)
+    }
+
+    /// Uploads a weight `[.., N, K]`, in the device's own layout where it has one.
+    ///
+    /// # Errors
+    /// As [`Queue::upload`].
+    pub fn upload_weight(
+        &mut self,
+        element: impl Into<Element>,
+        shape: &[u32],
+        bytes: &[u8],
+    ) -> Result<Weight<Tensor>> {
+        let logical = TensorDesc::new(element, shape)?;
+        expect_len(&logical, bytes.len())?;
+        Ok(match self.device.prepack(&logical, bytes)? {
+            Some(packed) => {
+                let len = u32::try_from(packed.data.len()).map_err(|_| Error::TooLarge {
+                    what: "prepacked weight",
+                    asked: packed.data.len() as u64,
+                    max: u64::from(u32::MAX),
+                })?;
+                Weight::Packed {
+                    data: self.upload_bytes(crate::DType::U8, &[len], &packed.data)?,
+                    tag: packed.tag,
+                    logical,
+                }
+            }
+            None => Weight::Rows(self.upload_bytes(logical.element, shape, bytes)?),
+        })
+    }
+
+    /// Replaces the numbers of a contiguous tensor.
+    ///
+    /// # Errors
+    /// [`Error::InvalidTensor`] for another element type, length or a strided view.
+    pub fn write<T: HostElement>(&mut self, t: &Tensor, data: &[T]) -> Result<()> {
+        expect_dtype::<T>(t)?;
+        self.write_bytes(t, bytemuck::cast_slice(data))
+    }
+
+    /// Replaces the bytes of a contiguous tensor.
+    ///
+    /// # Errors
+    /// [`Error::InvalidTensor`] for another length or a strided view.
+    pub fn write_bytes(&mut self, t: &Tensor, bytes: &[u8]) -> Result<()> {
+        self.own("write", t)?;
+        if !t.desc().is_contiguous() {
+            return Err(Error::InvalidTensor(
+                format!("{t:?} is strided; write to a contiguous tensor and Copy").into(),
+            ));
+        }
+        expect_len(&t.desc(), bytes.len())?;
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.stream.write(t.buffer(), t.byte_offset(), bytes)
+    }
+
+    /// The numbers of a tensor in row-major order, after all earlier work.
+    ///
+    /// # Errors
+    /// [`Error::InvalidTensor`] for another element type; errors of earlier work.
+    pub async fn read<T: HostElement>(&mut self, t: &Tensor) -> Result<Vec<T>> {
+        expect_dtype::<T>(t)?;
+        let bytes = self.read_bytes(t).await?;
+        Ok(bytemuck::pod_collect_to_vec(&bytes))
+    }
+
+    /// The cells of a tensor in row-major order, after all earlier work.
+    ///
+    /// # Errors
+    /// Errors of earlier work.
+    pub async fn read_bytes(&mut self, t: &Tensor) -> Result<Vec<u8>> {
+        self.own("read", t)?;
+        if t.desc().is_empty() {
+            return Ok(Vec::new());
+        }
+        let span = self.stream.read(t.buffer(), t.byte_range()).await?;
+        Ok(gather(&t.desc(), span))
+    }
+
+    /// Blocking [`Queue::read`].
+    ///
+    /// # Errors
+    /// As [`Queue::read`]; [`Error::WouldBlock`] where blocking is impossible.
+    pub fn download<T: HostElement>(&mut self, t: &Tensor) -> Result<Vec<T>> {
+        self.can_block()?;
+        pollster::block_on(self.read(t))
+    }
+
+    /// Blocking [`Queue::read_bytes`].
+    ///
+    /// # Errors
+    /// As [`Queue::read_bytes`]; [`Error::WouldBlock`] where blocking is impossible.
+    pub fn download_bytes(&mut self, t: &Tensor) -> Result<Vec<u8>> {
+        self.can_block()?;
+        pollster::block_on(self.read_bytes(t))
+    }
+
+    // ---- work -------------------------------------------------------------------------------
+
+    /// Validates an op and appends it.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOp`] for operands that do not fit together, overlap or belong to another
+    /// device; [`Error::Unsupported`] when the device cannot run it under this queue's fallback.
+    pub fn run(&mut self, op: impl Into<Op<Tensor>>) -> Result<()> {
+        self.run_op(op.into(), None)
+    }
+
+    /// As [`Queue::run`] with one kernel by name, and no fallback.
+    ///
+    /// # Errors
+    /// As [`Queue::run`]; [`Error::Unsupported`] when that kernel does not take the op.
+    pub fn run_with(&mut self, op: impl Into<Op<Tensor>>, kernel: KernelId) -> Result<()> {
+        self.run_op(op.into(), Some(kernel))
+    }
+
+    fn run_op(&mut self, op: Op<Tensor>, kernel: Option<KernelId>) -> Result<()> {
+        let question = self.validate(&op)?;
+        if question.is_noop() {
+            return Ok(());
+        }
+        #[cfg(feature = "capture")]
+        if let Some(mut recorder) = self.capture.take() {
+            let done = recorder.record_inputs(self, &op).and_then(|call| {
+                self.dispatch(&op, question, kernel)?;
+                recorder.record_outputs(self, &op, call)
+            });
+            self.capture = Some(recorder);
+            return done;
+        }
+        self.dispatch(&op, question, kernel)
+    }
+
+    fn dispatch(
+        &mut self,
+        op: &Op<Tensor>,
+        question: Op<TensorDesc>,
+        kernel: Option<KernelId>,
+    ) -> Result<()> {
+        if let Some(id) = kernel {
+            if !self.device.kernels(&question).contains(&id) {
+                return Err(Error::Unsupported {
+                    backend: self.device.info().id.backend.clone(),
+                    op: Some(op.kind()),
+                    refusal: crate::Refusal::Kernel(id.0.to_owned()),
+                });
+            }
+            // SAFETY: `validate` accepted the op and the device lists the kernel for it.
+            return unsafe { self.stream.encode(op, kernel) };
+        }
+        let planned = match self.planned.get(&question) {
+            Some(planned) => planned.clone(),
+            None => self.plan_new(question)?,
+        };
+        match &planned.route {
+            Route::Native { kernel, .. } => {
+                // SAFETY: `validate` accepted the op and the device supports it.
+                unsafe { self.stream.encode(op, *kernel) }
+            }
+            Route::Decomposed { .. } => self.run_parts(op, &planned),
+            Route::Host { .. } => self.run_on_host(op),
+        }
+    }
+
+    fn plan_new(&mut self, question: Op<TensorDesc>) -> Result<Arc<Planned>> {
+        let planned = Arc::new(route::plan(
+            &*self.device,
+            &question,
+            self.fallback,
+            &self.force,
+        )?);
+        if !matches!(planned.route, Route::Native { .. }) {
+            log::warn!(
+                "{} on {} runs {}",
+                question.kind(),
+                self.device.info().id,
+                planned.route
+            );
+            self.log.0.push(RouteEntry {
+                op: question.clone(),
+                route: planned.route.clone(),
+            });
+        }
+        self.planned.insert(question, planned.clone());
+        Ok(planned)
+    }
+
+    /// Starts everything so far.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn submit(&mut self) -> Result<Ticket> {
+        self.stream.submit()
+    }
+
+    /// Blocks until everything so far is done.
+    ///
+    /// # Errors
+    /// Errors of the work; [`Error::WouldBlock`] where blocking is impossible.
+    pub fn finish(&mut self) -> Result<()> {
+        self.can_block()?;
+        let ticket = self.stream.submit()?;
+        self.stream.wait(ticket)
+    }
+
+    /// Records ops from now on instead of running them.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] on devices without [`Caps::capture`](crate::Caps::capture).
+    pub fn begin_capture(&mut self) -> Result<()> {
+        self.stream.begin_capture()
+    }
+
+    /// Ends the recording.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] on devices without [`Caps::capture`](crate::Caps::capture).
+    pub fn end_capture(&mut self) -> Result<Box<dyn Graph>> {
+        self.stream.end_capture()
+    }
+
+    /// Runs a recorded step with what its buffers hold now.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn replay(&mut self, graph: &dyn Graph) -> Result<()> {
+        graph.replay(&mut *self.stream)
+    }
+
+    // ---- inside -----------------------------------------------------------------------------
+
+    fn can_block(&self) -> Result<()> {
+        if self.device.info().caps.can_block {
+            Ok(())
+        } else {
+            Err(Error::WouldBlock)
+        }
+    }
+
+    fn own(&self, what: &str, t: &Tensor) -> Result<()> {
+        if same_device(t.buffer().device(), &self.device) {
+            Ok(())
+        } else {
+            Err(Error::InvalidTensor(
+                format!(
+                    "{what}: the tensor belongs to another device ({}) than the queue ({})",
+                    t.buffer().device().info().id,
+                    self.device.info().id
+                )
+                .into(),
+            ))
+        }
+    }
+
+    fn validate(&self, op: &Op<Tensor>) -> Result<Op<TensorDesc>> {
+        let kind = op.kind();
+        let mut operands: Vec<(Arg, &Tensor)> = Vec::with_capacity(8);
+        let mut foreign = None;
+        // `map` hands out references that live only inside the closure, so collect clones of the
+        // handles through indices instead: the operands outlive this function in `op`.
+        let question = op.map(|arg, t| {
+            if !same_device(t.buffer().device(), &self.device) {
+                foreign = Some(arg.name);
+            }
+            t.desc()
+        });
+        if let Some(arg) = foreign {
+            return Err(Error::invalid(
+                kind,
+                arg,
+                format!("belongs to another device than {}", self.device.info().id),
+            ));
+        }
+        question.check()?;
+        let all = op.operands();
+        operands.extend(all.iter().map(|(a, t)| (*a, t)));
+        let writes_anything = operands.iter().any(|(a, _)| a.role.writes());
+        if !writes_anything {
+            return Ok(question);
+        }
+        for (i, &(out, t)) in operands.iter().enumerate() {
+            if !out.role.writes() {
+                continue;
+            }
+            if !t.desc().is_injective() {
+                return Err(Error::invalid(
+                    kind,
+                    out.name,
+                    format!("is written but its view {:?} names cells twice", t.desc()),
+                ));
+            }
+            for (j, &(other, u)) in operands.iter().enumerate() {
+                if i == j || (other.role.writes() && j < i) || !t.overlaps(u) {
+                    continue;
+                }
+                let exact = t.is_same(u) && op_in_place(&question, out, other);
+                if !exact {
+                    return Err(Error::invalid(
+                        kind,
+                        out.name,
+                        format!(
+                            "overlaps {} in memory; write to a buffer of its own{}",
+                            other.name,
+                            if question.in_place(other.name) {
+                                ", or to exactly the same view"
+                            } else {
+                                ""
+                            }
+                        ),
+                    ));
+                }
+            }
+        }
+        Ok(question)
+    }
+
+    fn run_parts(&mut self, op: &Op<Tensor>, planned: &Planned) -> Result<()> {
+        let operands = op.operands();
+        let temps = planned
+            .plan
+            .temps
+            .iter()
+            .map(|desc| self.take_temp(*desc))
+            .collect::<Result<Vec<Tensor>>>()?;
+        for (part, kernel) in planned.plan.parts.iter().zip(&planned.kernels) {
+            let order = part.try_map(|_, slot: &Slot| {
+                let base = match slot.source {
+                    Source::Operand(i) => &operands[i].1,
+                    Source::Temp(i) => &temps[i],
+                };
+                Tensor::new(
+                    base.buffer(),
+                    base.byte_offset() + slot.byte_offset,
+                    slot.desc,
+                )
+            })?;
+            if part.map(|_, s| s.desc).is_noop() {
+                continue;
+            }
+            // SAFETY: the whole op was validated; `decompose` keeps views inside their operands
+            // (`Tensor::new` checks it again) and the device supports each part.
+            unsafe { self.stream.encode(&order, *kernel)? };
+        }
+        self.temps.extend(temps.iter().map(|t| t.buffer().clone()));
+        Ok(())
+    }
+
+    /// The stream is ordered, so a temporary is free again as soon as its last reader is encoded.
+    fn take_temp(&mut self, desc: TensorDesc) -> Result<Tensor> {
+        let need = desc.span_bytes();
+        let fits = |b: &Buffer| b.len() >= need && b.len() <= need.saturating_mul(4).max(4096);
+        let found = self
+            .temps
+            .iter()
+            .enumerate()
+            .filter(|(_, b)| fits(b))
+            .min_by_key(|(_, b)| b.len())
+            .map(|(i, _)| i);
+        let buffer = match found {
+            Some(i) => self.temps.swap_remove(i),
+            None => Buffer::new(
+                &self.device,
+                need.next_power_of_two()
+                    .min(self.device.info().limits.max_buffer.max(need)),
+                Usage::Activations,
+            )?,
+        };
+        Tensor::new(&buffer, 0, desc)
+    }
+
+    #[cfg(not(feature = "cpu"))]
+    fn run_on_host(&mut self, op: &Op<Tensor>) -> Result<()> {
+        Err(Error::Unsupported {
+            backend: self.device.info().id.backend.clone(),
+            op: Some(op.kind()),
+            refusal: crate::Refusal::Feature("host fallback without the feature `cpu`"),
+        })
+    }
+
+    /// Copies the bytes that the op touches to the host, runs it on the CPU backend, copies back
+    /// what it wrote.
+    #[cfg(feature = "cpu")]
+    fn run_on_host(&mut self, op: &Op<Tensor>) -> Result<()> {
+        const ALIGN: u64 = 64;
+        struct Touched {
+            buffer: Buffer,
+            start: u64,
+            end: u64,
+            written: bool,
+        }
+        let mut touched: Vec<Touched> = Vec::new();
+        op.visit(|arg, t| {
+            let range = t.byte_range();
+            let start = range.start / ALIGN * ALIGN;
+            match touched.iter_mut().find(|b| b.buffer.is_same(t.buffer())) {
+                Some(b) => {
+                    b.start = b.start.min(start);
+                    b.end = b.end.max(range.end);
+                    b.written |= arg.role.writes();
+                }
+                None => touched.push(Touched {
+                    buffer: t.buffer().clone(),
+                    start,
+                    end: range.end,
+                    written: arg.role != Role::In,
+                }),
+            }
+        });
+        let mut host = match self.host.take() {
+            Some(host) => host,
+            None => Box::new(Queue::with_kernel(
+                &crate::backend::cpu::device(&Default::default())?,
+                None,
+            )?),
+        };
+        let mut copies = Vec::with_capacity(touched.len());
+        for t in &touched {
+            let bytes = pollster::block_on(self.stream.read(&t.buffer, t.start..t.end))?;
+            let copy = Buffer::new(host.device(), bytes.len() as u64, Usage::Staging)?;
+            if !bytes.is_empty() {
+                host.stream.write(&copy, 0, &bytes)?;
+            }
+            copies.push(copy);
+        }
+        let order = op.try_map(|_, t| {
+            let i = touched
+                .iter()
+                .position(|b| b.buffer.is_same(t.buffer()))
+                .unwrap_or_default();
+            Tensor::new(&copies[i], t.byte_offset() - touched[i].start, t.desc())
+        })?;
+        host.run(order)?;
+        for (t, copy) in touched.iter().zip(&copies).filter(|(t, _)| t.written) {
+            let bytes = pollster::block_on(host.stream.read(copy, 0..copy.len()))?;
+            self.stream.write(&t.buffer, t.start, &bytes)?;
+        }
+        self.host = Some(host);
+        Ok(())
+    }
+}
+
+/// May `out` be exactly `other`?
+fn op_in_place(question: &Op<TensorDesc>, out: Arg, other: Arg) -> bool {
+    other.role == Role::In && out.role.writes() && question.in_place(other.name)
+}
+
+fn same_device(a: &Arc<dyn Device>, b: &Arc<dyn Device>) -> bool {
+    std::ptr::addr_eq(Arc::as_ptr(a), Arc::as_ptr(b))
+}
+
+fn expect_dtype<T: HostElement>(t: &Tensor) -> Result<()> {
+    if t.element() == Element::Plain(T::DTYPE) {
+        Ok(())
+    } else {
+        Err(Error::InvalidTensor(
+            format!("the tensor is {}, the host slice is {}", t.desc(), T::DTYPE).into(),
+        ))
+    }
+}
+
+fn expect_len(desc: &TensorDesc, len: usize) -> Result<()> {
+    let want = desc.data_bytes();
+    if want == len as u64 {
+        Ok(())
+    } else {
+        Err(Error::InvalidTensor(
+            format!("{desc} takes {want} bytes, the host slice has {len}").into(),
+        ))
+    }
+}
+
+/// Cells of a strided span in row-major order.
+fn gather(desc: &TensorDesc, span: Vec<u8>) -> Vec<u8> {
+    if desc.is_contiguous() {
+        return span;
+    }
+    let cell = desc.element.block_bytes();
+    let rank = desc.rank();
+    let mut shape: Vec<u64> = desc.shape().iter().map(|&d| u64::from(d)).collect();
+    if let Some(last) = shape.last_mut() {
+        *last /= desc.element.block_len() as u64;
+    }
+    let count: u64 = shape.iter().product();
+    let mut out = Vec::with_capacity(count as usize * cell);
+    let mut index = vec![0u64; rank];
+    for _ in 0..count {
+        let at: usize = (0..rank)
+            .map(|a| index[a] as usize * desc.strides()[a] as usize)
+            .sum::<usize>()
+            * cell;
+        out.extend_from_slice(&span[at..at + cell]);
+        for a in (0..rank).rev() {
+            index[a] += 1;
+            if index[a] < shape[a] {
+                break;
+            }
+            index[a] = 0;
+        }
+    }
+    out
+}
