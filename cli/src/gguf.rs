@@ -72,6 +72,8 @@ pub struct Gguf {
     map: Mmap,
     metadata: HashMap<String, Value>,
     tensors: HashMap<String, TensorInfo>,
+    /// Where the tensor data begins.
+    data: usize,
 }
 
 impl Gguf {
@@ -87,12 +89,14 @@ impl Gguf {
         // that maps a model file, another process must not shorten it meanwhile.
         let map = unsafe { Mmap::map(&file) }
             .with_context(|| format!("cannot map {}", path.display()))?;
-        let (metadata, tensors) = index(&map).with_context(|| format!("{}", path.display()))?;
+        let (metadata, tensors, data) =
+            index(&map).with_context(|| format!("{}", path.display()))?;
         Ok(Self {
             path: path.to_owned(),
             map,
             metadata,
             tensors,
+            data,
         })
     }
 
@@ -106,9 +110,9 @@ impl Gguf {
         self.tensors.get(name)
     }
 
-    /// The number of tensors in the file.
-    pub fn tensor_count(&self) -> usize {
-        self.tensors.len()
+    /// Bytes of the file after its header: all tensors and what pads them.
+    pub fn tensor_bytes(&self) -> u64 {
+        self.map.len().saturating_sub(self.data) as u64
     }
 
     /// The first `len` bytes of `tensor`.
@@ -242,7 +246,8 @@ impl Gguf {
     }
 }
 
-type Index = (HashMap<String, Value>, HashMap<String, TensorInfo>);
+/// Metadata, tensors, and where the tensor data begins.
+type Index = (HashMap<String, Value>, HashMap<String, TensorInfo>, usize);
 
 /// Reads everything before the tensor data.
 fn index(data: &[u8]) -> Result<Index> {
@@ -329,7 +334,7 @@ fn index(data: &[u8]) -> Result<Index> {
             .filter(|&s| s <= data.len())
             .ok_or_else(|| anyhow!("truncated: tensor {name} starts after the end of the file"))?;
     }
-    Ok((metadata, tensors))
+    Ok((metadata, tensors, base))
 }
 
 /// A bounds-checked position in the file.
@@ -517,7 +522,7 @@ mod tests {
         assert!(g.bool("flag").unwrap());
         assert_eq!(g.strings("tokens").unwrap(), ["a", "", "é"]);
         assert_eq!(g.floats("scores").unwrap(), [-1.5, 2.0]);
-        assert_eq!(g.tensor_count(), 2);
+        assert_eq!(g.tensor_bytes(), 56);
         let w = g.tensor("w").unwrap();
         assert_eq!(w.shape, [3, 2]);
         assert_eq!(g.bytes("w", w, 24).unwrap()[..3], [0, 1, 2]);

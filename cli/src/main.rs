@@ -8,7 +8,12 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench_model;
+mod chat;
+mod engine;
+mod generate;
 mod gguf;
+mod logits;
 mod tokenize;
 mod tokenizer;
 
@@ -22,11 +27,21 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    BenchModel(bench_model::Args),
+    Generate(generate::Args),
+    Logits(logits::Args),
     Tokenize(tokenize::Args),
 }
 
 fn main() -> ExitCode {
+    let warnings = env_logger::Env::default().default_filter_or("warn");
+    env_logger::Builder::from_env(warnings)
+        .format_timestamp(None)
+        .init();
     let done = match Cli::parse().command {
+        Command::BenchModel(args) => bench_model::run(&args),
+        Command::Generate(args) => generate::run(&args),
+        Command::Logits(args) => logits::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
     };
     match done {

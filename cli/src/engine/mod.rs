@@ -1,0 +1,136 @@
+//! An example engine on gristmill's public interface: decoder-only transformers from GGUF files.
+//!
+//! It is small enough to read in one sitting. [`config`] reads the hyper-parameters, [`weights`]
+//! puts the tensors on the device, [`step`] writes one step as a list of ops, [`model`] runs
+//! steps, and [`sampler`] chooses tokens. Between the token ids that go in and the one that comes
+//! out, nothing leaves the device.
+
+pub mod config;
+pub mod model;
+pub mod sampler;
+pub mod step;
+pub mod weights;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Result;
+use gristmill::{DType, Device, DeviceKind, Registry, Select};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::gguf::Gguf;
+use config::Config;
+use model::{Model, Purpose};
+use step::Arithmetic;
+
+/// Which model, where, and how precisely.
+#[derive(clap::Args)]
+pub struct ModelArgs {
+    /// The model file (GGUF).
+    #[arg(long, value_name = "FILE.gguf")]
+    model: PathBuf,
+    /// The device: cpu, wgpu, cuda:1, or a list of which the first that opens is taken
+    /// (default: GRISTMILL_DEVICE, else the best).
+    #[arg(long)]
+    device: Option<String>,
+    /// Least precise arithmetic (default: q8 on the CPU, f32 elsewhere).
+    #[arg(long, value_enum)]
+    precision: Option<Precision>,
+}
+
+/// Least precise arithmetic that a run accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Precision {
+    /// Activations as they are, f32 accumulation and cache.
+    F32,
+    /// Activations may be rounded to 16 bits; f16 cache.
+    F16,
+    /// Activations may be rounded to 8 bits with a scale per block; f16 cache.
+    Q8,
+}
+
+impl Precision {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::F16 => "f16",
+            Precision::Q8 => "q8",
+        }
+    }
+
+    fn arithmetic(self) -> Arithmetic {
+        use gristmill::Precision as Accept;
+        let (matmul, attention, cache) = match self {
+            Precision::F32 => (Accept::F32, Accept::F32, DType::F32),
+            Precision::F16 => (Accept::HALF, Accept::HALF, DType::F16),
+            Precision::Q8 => (Accept::Q8, Accept::HALF, DType::F16),
+        };
+        Arithmetic {
+            matmul,
+            attention,
+            cache,
+        }
+    }
+}
+
+/// An open model file and the device to run it on.
+pub struct Session {
+    /// The file.
+    pub gguf: Gguf,
+    /// Its hyper-parameters.
+    pub config: Config,
+    /// The device.
+    pub device: Arc<dyn Device>,
+    /// The precision in force.
+    pub precision: Precision,
+}
+
+impl ModelArgs {
+    /// Opens the file and the device.
+    ///
+    /// # Errors
+    /// The file is no model of a known kind, or there is no such device.
+    pub fn open(&self) -> Result<Session> {
+        let gguf = Gguf::open(&self.model)?;
+        let config = Config::new(&gguf)?;
+        let select = match &self.device {
+            Some(name) => Select::named(name)?,
+            None => Select::from_env()?,
+        };
+        let device = Registry::builtin().open_blocking(&select)?;
+        let default = match device.info().kind {
+            DeviceKind::Cpu => Precision::Q8,
+            _ => Precision::F32,
+        };
+        Ok(Session {
+            gguf,
+            config,
+            device,
+            precision: self.precision.unwrap_or(default),
+        })
+    }
+}
+
+impl Session {
+    /// Loads the model, with a progress bar where standard error is a terminal.
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub fn load(&self, capacity: u32, candidates: u32, all_logits: bool) -> Result<Model> {
+        let purpose = Purpose {
+            capacity,
+            arithmetic: self.precision.arithmetic(),
+            candidates,
+            all_logits,
+        };
+        let style = ProgressStyle::with_template("loading {bar:40} {bytes}/{total_bytes}")?;
+        let bar = ProgressBar::new(self.gguf.tensor_bytes()).with_style(style);
+        let config = self.config.clone();
+        let model = Model::load(&self.gguf, config, &self.device, purpose, &mut |n| {
+            bar.inc(n)
+        });
+        bar.finish_and_clear();
+        model
+    }
+}
