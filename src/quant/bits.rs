@@ -90,6 +90,12 @@ pub(crate) fn abs_max(x: &[f32]) -> f32 {
     x.iter().fold(0.0f32, |m, v| m.max(v.abs()))
 }
 
+/// `None` for magnitudes that no f16 scale of any format reaches, whose squares and products could
+/// overflow in a search.
+pub(crate) fn within_reach(x: &[f32]) -> Option<()> {
+    (abs_max(x) < 1e9).then_some(())
+}
+
 /// Smallest and largest element.
 #[inline(always)]
 pub(crate) fn min_max(x: &[f32]) -> (f32, f32) {

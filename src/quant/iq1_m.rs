@@ -5,8 +5,10 @@
 use half::f16;
 
 use super::bits::u16_at;
+use super::codebook::{Codebook, Signs};
 use super::grids::iq1::GRID;
-use super::{Format, decode_blocks};
+use super::iq1_s::shifted;
+use super::{Format, decode_blocks, encode_blocks};
 
 pub(crate) const FORMAT: Format = Format {
     name: "IQ1_M",
@@ -14,7 +16,7 @@ pub(crate) const FORMAT: Format = Format {
     block_len: 256,
     block_bytes: 56,
     decode: |bytes, out| decode_blocks(bytes, out, decode),
-    encode: None,
+    encode: Some(|x, out| encode_blocks(x, out, encode)),
 };
 
 fn decode(b: &[u8; 56], out: &mut [f32; 256]) {
@@ -31,4 +33,30 @@ fn decode(b: &[u8; 56], out: &mut [f32; 256]) {
             *v = scale * (f32::from(g) + shift);
         }
     }
+}
+
+const CODEBOOK: Codebook<8> = Codebook {
+    point: shifted,
+    points: 2 * GRID.len(),
+    bank: 2 * GRID.len(),
+    group: 16,
+    scales: 8,
+    factor: |sc| f32::from(2 * sc + 1),
+    signs: Signs::Points,
+};
+
+fn encode(x: &[f32; 256], out: &mut [u8; 56]) -> Option<()> {
+    let fit = CODEBOOK.fit(x)?;
+    out[32..48].fill(0);
+    for (k, p) in fit.points[..32].iter().enumerate() {
+        out[k] = *p as u8;
+        // Bits 8..11 of the index, and above them the shift.
+        out[32 + k / 2] |= ((p >> 8) as u8) << (4 * (k % 2));
+    }
+    let d = f16::from_f32(fit.d).to_bits();
+    for (i, scales) in fit.scales.as_chunks::<4>().0.iter().enumerate() {
+        let w = scales.iter().rev().fold(d >> (4 * i) & 15, |w, sc| w << 3 | u16::from(*sc));
+        out[48 + 2 * i..50 + 2 * i].copy_from_slice(&w.to_le_bytes());
+    }
+    Some(())
 }

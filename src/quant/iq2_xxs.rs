@@ -2,7 +2,7 @@
 //! 4-bit scale; element = `d * (0.5 + sc) / 4 * +-grid`.
 
 use super::bits::{even_signs, f16_at, pack_signs, put_f16, signed, u32_at};
-use super::codebook::Codebook;
+use super::codebook::{Codebook, Signs};
 use super::grids::iq2_xxs::GRID;
 use super::{Format, decode_blocks, encode_blocks};
 
@@ -29,11 +29,14 @@ fn decode(b: &[u8; 66], out: &mut [f32; 256]) {
     }
 }
 
-const CODEBOOK: Codebook<'static, 8> = Codebook {
-    grid: &GRID,
+const CODEBOOK: Codebook<8> = Codebook {
+    point: |i| GRID[i].map(f32::from),
+    points: GRID.len(),
+    bank: GRID.len(),
     group: 32,
+    scales: 16,
     factor: |sc| (0.5 + f32::from(sc)) * 0.25,
-    even_signs: true,
+    signs: Signs::EvenBytes,
 };
 
 

@@ -2,7 +2,7 @@
 //! 4-bit scales per 32 elements; element = `d * (1 + 2 sc) * +-grid`.
 
 use super::bits::{f16_at, put_f16, signed};
-use super::codebook::Codebook;
+use super::codebook::{Codebook, Signs};
 use super::grids::iq3_s::GRID;
 use super::{Format, decode_blocks, encode_blocks};
 
@@ -31,11 +31,14 @@ fn decode(b: &[u8; 110], out: &mut [f32; 256]) {
     }
 }
 
-const CODEBOOK: Codebook<'static, 4> = Codebook {
-    grid: &GRID,
+const CODEBOOK: Codebook<4> = Codebook {
+    point: |i| GRID[i].map(f32::from),
+    points: GRID.len(),
+    bank: GRID.len(),
     group: 32,
+    scales: 16,
     factor: |sc| f32::from(1 + 2 * sc),
-    even_signs: false,
+    signs: Signs::Bytes,
 };
 
 

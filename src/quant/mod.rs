@@ -226,7 +226,9 @@ impl QuantFormat {
     ///
     /// Formats whose encoding ggml defines by a closed formula (`Q4_0`, `Q4_1`, `Q5_0`, `Q5_1`,
     /// `Q8_0`, `Q8_1`, `Q8_K`, `TQ1_0`, `TQ2_0`, `MXFP4`, `Q1_0`, `Q2_0`) give the same bytes; the
-    /// others search for the codes and scales of least squared error.
+    /// others search for codes and scales of least squared error, all elements weighing the same.
+    /// The codebook formats (`IQ1_*`, `IQ2_*`, `IQ3_*`) try every point of their grids, which
+    /// takes microseconds per element.
     ///
     /// # Errors
     /// [`QuantError::NoEncoder`] if [`can_encode`](Self::can_encode) is false,

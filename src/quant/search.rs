@@ -7,7 +7,7 @@
 
 use half::f16;
 
-use super::bits::{max_by_abs, min_max};
+use super::bits::{max_by_abs, min_max, within_reach};
 
 /// `v` rounded to the nearest integer of `lo..=hi`; NaN gives `lo`.
 #[inline(always)]
@@ -138,9 +138,10 @@ fn best_scale<L: Levels>(x: &[f32]) -> f32 {
 ///
 /// `None` if the values are beyond the range of an f16 scale.
 pub(crate) fn one_scale<L: Levels, const N: usize>(x: &[f32; N]) -> Option<(f32, [f32; N])> {
+    within_reach(x)?;
     let mut best = (scaled_error::<L>(x, 0.0), 0.0);
     // Below the range of f16 the zero block is right, and has no start scales to confirm it.
-    let mut fits = max_by_abs(x) < 1e-9;
+    let mut fits = max_by_abs(x).abs() < 1e-9;
     each_inverse_scale::<L>(x, |inverse| {
         let [xl, ll] = moments::<L>(x, inverse);
         let Some(scale) = to_f16(xl / ll) else { return };
@@ -171,6 +172,7 @@ pub(crate) fn symmetric<L: Levels, const GROUP: usize>(
     low: i8,
     high: i8,
 ) -> Option<Symmetric> {
+    within_reach(x)?;
     let (groups, _) = x.as_chunks::<GROUP>();
     let mut ideal = [0.0; 16];
     for (s, x) in ideal.iter_mut().zip(groups) {
@@ -288,6 +290,7 @@ fn affine_error(x: &[f32], scale: f32, min: f32, top: f32) -> f32 {
 ///
 /// `None` if the values are beyond the range of the f16 fields.
 pub(crate) fn affine<const GROUP: usize>(x: &[f32; 256], top: u8, max: u8) -> Option<Affine> {
+    within_reach(x)?;
     let (groups, _) = x.as_chunks::<GROUP>();
     let (top, max) = (f32::from(top), f32::from(max));
     let all_positive = x.iter().all(|v| *v > 0.0);
