@@ -109,13 +109,13 @@ pub fn decompose(op: &Op<Slot>, plan: &mut Plan) -> Option<()> {
         Op::Glu(a) => small::glu(a, plan),
         Op::Norm(a) => small::norm(a, plan),
         Op::GatherRows(a) => small::gather_rows(a, plan),
-        Op::Softmax(a) => small::softmax(a, plan),
         Op::Conv2d(a) => small::conv2d(a, plan),
         Op::KvWrite(_)
         | Op::GroupedMatMul(_)
         | Op::Dequantize(_)
         | Op::Quantize(_)
         | Op::Rope(_)
+        | Op::Softmax(_)
         | Op::Unary(_)
         | Op::Binary(_)
         | Op::Reduce(_)
@@ -157,4 +157,86 @@ pub fn plan(
         todo.extend(trial.parts.into_iter().rev());
     }
     Ok(done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        element::DType,
+        op::{Act, Attention, GatherRows, Glu, MatMul, MatMulMany, Norm, OpKind, Part, Scalar},
+        quant::QuantFormat,
+    };
+
+    fn f32s(shape: &[u32]) -> TensorDesc {
+        TensorDesc::new(DType::F32, shape).unwrap()
+    }
+
+    /// Kinds of the parts when a device has just f32 row products without epilogue, and `extra`.
+    fn kinds(op: impl Into<Op<TensorDesc>>, extra: &[OpKind]) -> Option<Vec<OpKind>> {
+        let op = op.into();
+        op.check().unwrap();
+        let plain = plan(&op, &mut |q| match q {
+            Op::MatMul(m) => {
+                m.epilogue.is_identity()
+                    && matches!(m.w, crate::Weight::Rows(w) if w.plain() == Some(DType::F32))
+            }
+            other => extra.contains(&other.kind()),
+        });
+        let plan = plain.ok()?;
+        for part in &plan.parts {
+            question(part).check().unwrap();
+        }
+        Some(plan.parts.iter().map(Op::kind).collect())
+    }
+
+    #[test]
+    fn epilogues_and_formats_come_apart() {
+        use OpKind::{Binary, Copy, Dequantize, MatMul as Mm, Unary};
+        let (x, y) = (f32s(&[3, 256]), f32s(&[3, 8]));
+        let w = TensorDesc::new(QuantFormat::Q4_K, &[8, 256]).unwrap();
+        let all = [Binary, Copy, Dequantize, Unary];
+        assert_eq!(kinds(MatMul::new(&x, &w, &y), &all).unwrap(), [Dequantize, Mm]);
+        let op = MatMul::new(&x, &w, &y).bias(&f32s(&[8])).act(Act::Silu);
+        assert_eq!(
+            kinds(op, &all).unwrap(),
+            [Dequantize, Mm, Binary, Unary, Copy]
+        );
+        let many = MatMulMany::new(&x, [Part::new(&w, &y), Part::new(&w, &y)]);
+        assert_eq!(
+            kinds(many, &all).unwrap(),
+            [Dequantize, Mm, Dequantize, Mm]
+        );
+        assert_eq!(kinds(MatMul::new(&x, &w, &y), &[]), None);
+    }
+
+    #[test]
+    fn attention_rows_see_their_own_keys() {
+        use OpKind::{Copy, MatMul as Mm, Softmax, Unary};
+        let (q, k) = (f32s(&[2, 4, 3, 8]), f32s(&[2, 2, 9, 8]));
+        let op = Attention::dense(&q, &k, &k, 7, 0.5, &q);
+        let all = [Copy, Softmax, Unary];
+        assert_eq!(
+            kinds(op.clone(), &all).unwrap(),
+            [Mm, Unary, Copy, Softmax, Copy, Mm]
+        );
+        assert_eq!(kinds(op.clone().causal(), &all).unwrap().len(), 3 * 6);
+        let device_len = Scalar::Device(TensorDesc::new(DType::I32, &[1]).unwrap());
+        assert_eq!(kinds(Attention::dense(&q, &k, &k, device_len, 0.5, &q), &all), None);
+    }
+
+    #[test]
+    fn small_ops_come_apart() {
+        use OpKind::{Binary, Copy, Dequantize, Reduce, Unary};
+        let x = f32s(&[2, 6, 5]);
+        let all = [Binary, Copy, Reduce, Unary];
+        assert!(kinds(Norm::rms(&x, &f32s(&[5]), 1e-5, &x), &all).is_some());
+        assert!(kinds(Norm::group(3, &x, &f32s(&[6]), 1e-5, &x), &all).is_some());
+        assert_eq!(kinds(Glu::new(Act::Silu, &x, &x, &x), &all).unwrap(), [Unary, Binary]);
+        let table = TensorDesc::new(QuantFormat::Q8_0, &[10, 32]).unwrap();
+        let ids = TensorDesc::new(DType::I32, &[4]).unwrap();
+        let gather = GatherRows::new(&table, &ids, &f32s(&[4, 32]));
+        // The gather of f32 rows itself is not on this device.
+        assert_eq!(kinds(gather, &[Dequantize]), None);
+    }
 }
