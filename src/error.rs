@@ -72,6 +72,14 @@ pub enum Error {
     /// A selection string or environment variable that names nothing.
     #[error("{0}")]
     Selection(String),
+    /// A file that cannot be read or written, or does not hold what it should.
+    #[error("{}: {why}", path.display())]
+    File {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong.
+        why: String,
+    },
     /// A failure inside a backend; the driver's own error is the source.
     #[error("{backend}: {source}")]
     Backend {

@@ -196,17 +196,17 @@ mod tests {
         let (x, y) = (f32s(&[3, 256]), f32s(&[3, 8]));
         let w = TensorDesc::new(QuantFormat::Q4_K, &[8, 256]).unwrap();
         let all = [Binary, Copy, Dequantize, Unary];
-        assert_eq!(kinds(MatMul::new(&x, &w, &y), &all).unwrap(), [Dequantize, Mm]);
+        assert_eq!(
+            kinds(MatMul::new(&x, &w, &y), &all).unwrap(),
+            [Dequantize, Mm]
+        );
         let op = MatMul::new(&x, &w, &y).bias(&f32s(&[8])).act(Act::Silu);
         assert_eq!(
             kinds(op, &all).unwrap(),
             [Dequantize, Mm, Binary, Unary, Copy]
         );
         let many = MatMulMany::new(&x, [Part::new(&w, &y), Part::new(&w, &y)]);
-        assert_eq!(
-            kinds(many, &all).unwrap(),
-            [Dequantize, Mm, Dequantize, Mm]
-        );
+        assert_eq!(kinds(many, &all).unwrap(), [Dequantize, Mm, Dequantize, Mm]);
         assert_eq!(kinds(MatMul::new(&x, &w, &y), &[]), None);
     }
 
@@ -222,7 +222,10 @@ mod tests {
         );
         assert_eq!(kinds(op.clone().causal(), &all).unwrap().len(), 3 * 6);
         let device_len = Scalar::Device(TensorDesc::new(DType::I32, &[1]).unwrap());
-        assert_eq!(kinds(Attention::dense(&q, &k, &k, device_len, 0.5, &q), &all), None);
+        assert_eq!(
+            kinds(Attention::dense(&q, &k, &k, device_len, 0.5, &q), &all),
+            None
+        );
     }
 
     #[test]
@@ -232,7 +235,10 @@ mod tests {
         let all = [Binary, Copy, Reduce, Unary];
         assert!(kinds(Norm::rms(&x, &f32s(&[5]), 1e-5, &x), &all).is_some());
         assert!(kinds(Norm::group(3, &x, &f32s(&[6]), 1e-5, &x), &all).is_some());
-        assert_eq!(kinds(Glu::new(Act::Silu, &x, &x, &x), &all).unwrap(), [Unary, Binary]);
+        assert_eq!(
+            kinds(Glu::new(Act::Silu, &x, &x, &x), &all).unwrap(),
+            [Unary, Binary]
+        );
         let table = TensorDesc::new(QuantFormat::Q8_0, &[10, 32]).unwrap();
         let ids = TensorDesc::new(DType::I32, &[4]).unwrap();
         let gather = GatherRows::new(&table, &ids, &f32s(&[4, 32]));

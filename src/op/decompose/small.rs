@@ -143,7 +143,10 @@ pub(super) fn conv2d(op: &Conv2d<Slot>, plan: &mut Plan) -> Option<()> {
         let pixels = s[2].checked_mul(s[3])?;
         Some(t.with_desc(t.desc.reshaped(&[s[0], s[1], pixels]).ok()?))
     };
-    let filters = op.w.desc.reshaped(&[op.w.desc.dim(0), op.w.desc.dim(1)]).ok()?;
+    let filters =
+        op.w.desc
+            .reshaped(&[op.w.desc.dim(0), op.w.desc.dim(1)])
+            .ok()?;
     plan.push(
         MatMul::new(
             &op.w.with_desc(filters),

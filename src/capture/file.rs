@@ -1,0 +1,470 @@
+//! Reading, checking and writing capture files.
+
+use super::{at, file_error, labels};
+use crate::{
+    device::Usage,
+    element::{DType, Element},
+    error::{Error, Result},
+    layout::TensorDesc,
+    op::{Arg, Op, Role},
+    queue::Queue,
+    tensor::{Buffer, Tensor},
+};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+};
+
+/// Prefix of expected results.
+const EXPECTED: &str = "expected.";
+/// Prefix of results that the capturing device gave.
+const OBSERVED: &str = "observed.";
+
+/// An operand: the name of a stored tensor, or a view of one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Operand {
+    /// All of a stored plain tensor, contiguous.
+    Whole(String),
+    /// A view.
+    View(View),
+}
+
+/// A view of the bytes of a stored tensor. Operands that name one tensor share its memory.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct View {
+    /// Name of the stored tensor; an output may name one that is not stored, which starts as
+    /// zeros.
+    pub tensor: String,
+    /// Element type, such as `f32` or `q4_k`. Default: that of the stored tensor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub element: Option<Element>,
+    /// Shape in elements. Default: that of the stored tensor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shape: Option<Vec<u32>>,
+    /// Strides in elements, or in blocks for quantized formats. Default: contiguous.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strides: Option<Vec<i64>>,
+    /// Bytes from the start of the tensor to the first cell.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub offset: u64,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+/// Plain numbers as they are stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stored {
+    /// Element type.
+    pub dtype: DType,
+    /// Shape.
+    pub shape: Vec<u32>,
+    /// Row-major bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// How far results may be from the expected ones: every bound that is given must hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tolerance {
+    /// Normalized squared error: sum of squared errors over sum of squared expected values.
+    pub nmse: Option<f64>,
+    /// Absolute part of the elementwise bound `|error| <= abs + rel * |expected|`.
+    pub abs: Option<f64>,
+    /// Relative part of the elementwise bound.
+    pub rel: Option<f64>,
+}
+
+/// One op call.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CallFile {
+    /// The op over named operands.
+    pub op: Op<Operand>,
+    /// Tensors by name: inputs, and outputs that do not start as zeros.
+    pub tensors: BTreeMap<String, Stored>,
+    /// Expected results by operand label, row-major.
+    pub expected: BTreeMap<String, Stored>,
+    /// What the capturing device gave, by operand label.
+    pub observed: BTreeMap<String, Stored>,
+    /// Bound for the expected results.
+    pub tolerance: Option<Tolerance>,
+    /// Free text: device, driver, version.
+    pub note: Option<String>,
+}
+
+impl CallFile {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// [`Error::File`] for a file that cannot be read or is no capture.
+    pub fn read(path: &Path) -> Result<Self> {
+        let bytes = at(path, std::fs::read(path))?;
+        Self::parse(&bytes).map_err(|why| file_error(path, why))
+    }
+
+    /// Parses the bytes of a file; total on any input.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let (_, header) = SafeTensors::read_metadata(bytes)
+            .map_err(|e| format!("not a safetensors file: {e}"))?;
+        let file = SafeTensors::deserialize(bytes).map_err(|e| e.to_string())?;
+        let empty = HashMap::new();
+        let meta = header.metadata().as_ref().unwrap_or(&empty);
+        let op = meta
+            .get("op")
+            .ok_or("the metadata has no \"op\": not a capture (see docs/capture.md)")?;
+        let op: Op<Operand> =
+            serde_json::from_str(op).map_err(|e| format!("metadata \"op\": {e}"))?;
+        let tolerance = meta
+            .get("tolerance")
+            .map(|t| serde_json::from_str(t).map_err(|e| format!("metadata \"tolerance\": {e}")))
+            .transpose()?;
+        let mut call = CallFile {
+            op,
+            tensors: BTreeMap::new(),
+            expected: BTreeMap::new(),
+            observed: BTreeMap::new(),
+            tolerance,
+            note: meta.get("note").cloned(),
+        };
+        let known: Vec<String> = labels(&call.op).into_iter().map(|(l, _)| l).collect();
+        for (name, view) in file.iter() {
+            let stored = stored(name, &view)?;
+            let (map, key) = match (name.strip_prefix(EXPECTED), name.strip_prefix(OBSERVED)) {
+                (Some(label), _) => (&mut call.expected, label),
+                (_, Some(label)) => (&mut call.observed, label),
+                _ => (&mut call.tensors, name),
+            };
+            if key.len() != name.len() && !known.iter().any(|l| l == key) {
+                return Err(format!(
+                    "tensor {name:?}: the op has no operand {key:?}; it has {}",
+                    known.join(", ")
+                ));
+            }
+            map.insert(key.to_owned(), stored);
+        }
+        call.question()?;
+        Ok(call)
+    }
+
+    /// The op over tensor descriptions.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub fn question(&self) -> Result<Op<TensorDesc>, String> {
+        let question = self.op.try_map(|arg, o| self.describe(arg, o))?;
+        question.check().map_err(|e| e.to_string())?;
+        let labels = labels(&question);
+        let mut problem = None;
+        let mut at = 0;
+        question.visit(|_, d| {
+            if let Some(e) = self.expected.get(&labels[at].0) {
+                if e.shape != d.shape() {
+                    problem = Some(format!(
+                        "expected.{} has shape {:?}, the operand is {d}",
+                        labels[at].0, e.shape
+                    ));
+                }
+            }
+            at += 1;
+        });
+        match problem {
+            Some(why) => Err(why),
+            None => Ok(question),
+        }
+    }
+
+    fn describe(&self, arg: Arg, o: &Operand) -> Result<TensorDesc, String> {
+        let (desc, offset, name) = self.resolve(o).map_err(|e| format!("{}: {e}", arg.name))?;
+        match self.tensors.get(name) {
+            Some(t) => {
+                let end = offset.checked_add(desc.span_bytes());
+                if end.is_none_or(|end| end > t.bytes.len() as u64) {
+                    return Err(format!(
+                        "{}: {desc} at byte {offset} reaches beyond tensor {name:?} of {} bytes",
+                        arg.name,
+                        t.bytes.len()
+                    ));
+                }
+            }
+            None if arg.role == Role::In => {
+                return Err(format!("{}: the file has no tensor {name:?}", arg.name));
+            }
+            None => {}
+        }
+        if !offset.is_multiple_of(desc.element.align()) {
+            return Err(format!(
+                "{}: offset {offset} is not aligned to the {} bytes of {}",
+                arg.name,
+                desc.element.align(),
+                desc.element
+            ));
+        }
+        Ok(desc)
+    }
+
+    fn resolve<'a>(&self, o: &'a Operand) -> Result<(TensorDesc, u64, &'a str), String> {
+        let whole = |name: &str| {
+            self.tensors.get(name).ok_or_else(|| {
+                format!("the file has no tensor {name:?} to take element type and shape from")
+            })
+        };
+        let view = match o {
+            Operand::Whole(name) => {
+                let t = whole(name)?;
+                let desc = TensorDesc::new(t.dtype, &t.shape).map_err(|e| e.to_string())?;
+                return Ok((desc, 0, name));
+            }
+            Operand::View(v) => v,
+        };
+        let element = match view.element {
+            Some(e) => e,
+            None => whole(&view.tensor)?.dtype.into(),
+        };
+        let shape = match &view.shape {
+            Some(s) => s.clone(),
+            None => whole(&view.tensor)?.shape.clone(),
+        };
+        let desc = match &view.strides {
+            Some(strides) => TensorDesc::strided(element, &shape, strides),
+            None => TensorDesc::new(element, &shape),
+        };
+        Ok((desc.map_err(|e| e.to_string())?, view.offset, &view.tensor))
+    }
+
+    /// Uploads the tensors and names the op over them. Operands of one tensor share a buffer.
+    ///
+    /// # Errors
+    /// As [`Queue::alloc`]; [`Error::InvalidTensor`] for a call that [`CallFile::question`]
+    /// refuses.
+    pub fn upload(&self, queue: &mut Queue) -> Result<Op<Tensor>> {
+        let question = self
+            .question()
+            .map_err(|why| Error::InvalidTensor(why.into()))?;
+        let mut sizes: BTreeMap<String, u64> = BTreeMap::new();
+        let mut spans = Vec::new();
+        question.visit(|_, d| spans.push(d.span_bytes()));
+        let mut i = 0;
+        self.op.visit(|_, o| {
+            let (name, offset) = match o {
+                Operand::Whole(name) => (name.as_str(), 0),
+                Operand::View(v) => (v.tensor.as_str(), v.offset),
+            };
+            let size = sizes.entry(name.to_owned()).or_default();
+            *size = (*size).max(offset.saturating_add(spans[i]));
+            i += 1;
+        });
+        let mut buffers: HashMap<String, Buffer> = HashMap::new();
+        for (name, size) in sizes {
+            let stored = self.tensors.get(&name);
+            let bytes = stored.map_or(size, |t| t.bytes.len() as u64);
+            let buffer = Buffer::new(queue.device(), bytes, Usage::Staging)?;
+            if let (Some(t), Ok(len)) = (stored, u32::try_from(bytes)) {
+                let all = Tensor::new(&buffer, 0, TensorDesc::new(DType::U8, &[len])?)?;
+                queue.write_bytes(&all, &t.bytes)?;
+            } else if stored.is_some() {
+                return Err(Error::TooLarge {
+                    what: "captured tensor",
+                    asked: bytes,
+                    max: u64::from(u32::MAX),
+                });
+            }
+            buffers.insert(name, buffer);
+        }
+        self.op.try_map(|_, o| {
+            let (desc, offset, name) = self
+                .resolve(o)
+                .map_err(|why| Error::InvalidTensor(why.into()))?;
+            match buffers.get(name) {
+                Some(buffer) => Tensor::new(buffer, offset, desc),
+                None => Err(Error::InvalidTensor("operand without a tensor".into())),
+            }
+        })
+    }
+
+    /// Host bytes of every operand, as the reference takes them: description, bytes of the whole
+    /// stored tensor (zeros for outputs that are not stored) and offset.
+    ///
+    /// # Errors
+    /// [`Error::InvalidTensor`] for a call that [`CallFile::question`] refuses.
+    pub fn host(&self) -> Result<Op<(TensorDesc, Vec<u8>, u64)>> {
+        let wrong = |why: String| Error::InvalidTensor(why.into());
+        self.question().map_err(wrong)?;
+        self.op.try_map(|_, o| {
+            let (desc, offset, name) = self.resolve(o).map_err(wrong)?;
+            let need = offset.saturating_add(desc.span_bytes());
+            let bytes = match self.tensors.get(name) {
+                Some(t) => t.bytes.clone(),
+                None => vec![
+                    0;
+                    usize::try_from(need).map_err(|_| Error::TooLarge {
+                        what: "captured tensor",
+                        asked: need,
+                        max: usize::MAX as u64,
+                    })?
+                ],
+            };
+            Ok((desc, bytes, offset))
+        })
+    }
+
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// [`Error::File`] when it cannot be written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let mut meta = HashMap::new();
+        meta.insert("gristmill".to_owned(), "1".to_owned());
+        meta.insert("op".to_owned(), at(path, serde_json::to_string(&self.op))?);
+        if let Some(t) = &self.tolerance {
+            meta.insert("tolerance".to_owned(), at(path, serde_json::to_string(t))?);
+        }
+        if let Some(note) = &self.note {
+            meta.insert("note".to_owned(), note.clone());
+        }
+        let named = self
+            .tensors
+            .iter()
+            .map(|(n, t)| (n.clone(), t))
+            .chain(
+                self.expected
+                    .iter()
+                    .map(|(n, t)| (format!("{EXPECTED}{n}"), t)),
+            )
+            .chain(
+                self.observed
+                    .iter()
+                    .map(|(n, t)| (format!("{OBSERVED}{n}"), t)),
+            );
+        let views = named
+            .map(|(name, t)| {
+                let shape = t.shape.iter().map(|&d| d as usize).collect();
+                let view = TensorView::new(safetensors_dtype(t.dtype), shape, &t.bytes);
+                at(path, view).map(|v| (name, v))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        at(
+            path,
+            safetensors::serialize_to_file(views, Some(meta), path),
+        )
+    }
+}
+
+fn stored(name: &str, view: &TensorView<'_>) -> Result<Stored, String> {
+    let dtype = match view.dtype() {
+        Dtype::F32 => DType::F32,
+        Dtype::F16 => DType::F16,
+        Dtype::BF16 => DType::BF16,
+        Dtype::F8_E4M3 => DType::F8E4M3,
+        Dtype::F8_E5M2 => DType::F8E5M2,
+        Dtype::I8 => DType::I8,
+        Dtype::U8 | Dtype::BOOL => DType::U8,
+        Dtype::I32 => DType::I32,
+        Dtype::U32 => DType::U32,
+        Dtype::I64 => DType::I64,
+        other => {
+            return Err(format!(
+                "tensor {name:?} is {other:?}; expected F32, F16, BF16, F8_E4M3, F8_E5M2, I8, U8, BOOL, I32, U32 or I64"
+            ));
+        }
+    };
+    let shape = view
+        .shape()
+        .iter()
+        .map(|&d| u32::try_from(d).map_err(|_| format!("tensor {name:?} has an axis above 2^32")))
+        .collect::<Result<_, _>>()?;
+    Ok(Stored {
+        dtype,
+        shape,
+        bytes: view.data().to_vec(),
+    })
+}
+
+fn safetensors_dtype(d: DType) -> Dtype {
+    match d {
+        DType::F32 => Dtype::F32,
+        DType::F16 => Dtype::F16,
+        DType::BF16 => Dtype::BF16,
+        DType::F8E4M3 => Dtype::F8_E4M3,
+        DType::F8E5M2 => Dtype::F8_E5M2,
+        DType::I8 => Dtype::I8,
+        DType::U8 => Dtype::U8,
+        DType::I32 => Dtype::I32,
+        DType::U32 => Dtype::U32,
+        DType::I64 => Dtype::I64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::op::{MatMul, Weight};
+
+    fn call() -> CallFile {
+        let view = |tensor: &str, element: Element, shape: &[u32]| {
+            Operand::View(View {
+                tensor: tensor.to_owned(),
+                element: Some(element),
+                shape: Some(shape.to_vec()),
+                strides: None,
+                offset: 0,
+            })
+        };
+        let x = Operand::Whole("x".to_owned());
+        let w = view("w", crate::QuantFormat::Q8_0.into(), &[2, 32]);
+        let y = view("y", DType::F32.into(), &[3, 2]);
+        let store = |dtype, shape: &[u32], len| Stored {
+            dtype,
+            shape: shape.to_vec(),
+            bytes: vec![0; len],
+        };
+        CallFile {
+            op: MatMul::new(&x, Weight::Rows(w), &y).into(),
+            tensors: BTreeMap::from([
+                ("x".to_owned(), store(DType::F32, &[3, 32], 384)),
+                ("w".to_owned(), store(DType::U8, &[68], 68)),
+            ]),
+            expected: BTreeMap::from([("y".to_owned(), store(DType::F32, &[3, 2], 24))]),
+            observed: BTreeMap::new(),
+            tolerance: Some(Tolerance {
+                nmse: Some(1e-6),
+                ..Tolerance::default()
+            }),
+            note: None,
+        }
+    }
+
+    #[test]
+    fn files_come_back() {
+        let dir = std::env::temp_dir().join(format!("gristmill-capture-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("call.safetensors");
+        call().write(&path).unwrap();
+        assert_eq!(CallFile::read(&path).unwrap(), call());
+        let bytes = std::fs::read(&path).unwrap();
+        for cut in 0..bytes.len() {
+            assert!(CallFile::parse(&bytes[..cut]).is_err(), "cut at {cut}");
+        }
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn wrong_calls_are_explained() {
+        let mut short = call();
+        short.tensors.get_mut("w").unwrap().bytes.truncate(67);
+        assert!(short.question().unwrap_err().contains("reaches beyond"));
+        let mut missing = call();
+        missing.tensors.remove("x");
+        assert!(missing.question().unwrap_err().contains("no tensor \"x\""));
+        let mut shape = call();
+        shape.expected.get_mut("y").unwrap().shape = vec![2, 3];
+        assert!(shape.question().unwrap_err().contains("expected.y"));
+    }
+}
