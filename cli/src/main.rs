@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 
 mod bench_model;
 mod chat;
+mod devices;
 mod engine;
 mod generate;
 mod gguf;
@@ -28,6 +29,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     BenchModel(bench_model::Args),
+    Devices(devices::Args),
     Generate(generate::Args),
     Logits(logits::Args),
     Tokenize(tokenize::Args),
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         .init();
     let done = match Cli::parse().command {
         Command::BenchModel(args) => bench_model::run(&args),
+        Command::Devices(args) => devices::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Logits(args) => logits::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
