@@ -6,6 +6,10 @@ use std::fmt;
 /// Largest rank of a tensor.
 pub const MAX_RANK: usize = 6;
 
+/// Most elements of a tensor, broadcast axes included (axes of length 0 count as 1). With it,
+/// byte sizes, and sums of those of an op's operands, stay within 63 bits.
+pub const MAX_ELEMENTS: u64 = 1 << 56;
+
 /// Shape and strides of a view. Strides count *cells*: elements for plain types, blocks for
 /// quantized ones. The last axis of a quantized layout is counted in elements in the shape and is
 /// always contiguous.
@@ -79,8 +83,8 @@ pub enum LayoutError {
         /// Shape asked for.
         to: Vec<u32>,
     },
-    /// Byte sizes beyond 2^63.
-    #[error("the tensor's byte size overflows 63 bits")]
+    /// More than [`MAX_ELEMENTS`] elements, or byte distances beyond 2^63.
+    #[error("the tensor has more than 2^56 elements or its byte size overflows 63 bits")]
     Overflow,
 }
 
@@ -174,9 +178,15 @@ impl TensorDesc {
     ) -> Result<Self, LayoutError> {
         let element = element.into();
         let layout = Layout::from_parts(shape, strides)?;
-        for (axis, &stride) in strides.iter().enumerate() {
+        let mut elements: u64 = 1;
+        for (axis, (&stride, &len)) in strides.iter().zip(shape).enumerate() {
             if stride < 0 {
                 return Err(LayoutError::Negative { axis, stride });
+            }
+            elements = elements.saturating_mul(u64::from(len.max(1)));
+            let step = stride.checked_mul(element.block_bytes() as i64);
+            if elements > MAX_ELEMENTS || step.is_none() {
+                return Err(LayoutError::Overflow);
             }
         }
         let desc = TensorDesc { element, layout };
@@ -409,11 +419,11 @@ impl TensorDesc {
         let mut shape = self.layout.shape;
         shape[axis] = end - start;
         let view = Self::strided(self.element, &shape[..rank], &self.layout.strides[..rank])?;
-        let cells = (start / block) as u64 * self.layout.strides[axis] as u64;
+        // An empty view starts anywhere; 0 keeps it inside the buffer.
         let offset = if view.is_empty() {
             0
         } else {
-            cells * self.element.block_bytes() as u64
+            u64::from(start / block) * self.stride_bytes(axis) as u64
         };
         Ok((view, offset))
     }
@@ -430,11 +440,14 @@ impl TensorDesc {
         if shape.len() > MAX_RANK {
             return Err(LayoutError::Rank(shape.len()));
         }
-        let count: u64 = shape.iter().map(|&d| d as u64).product();
-        if count != self.elements() {
+        let count = shape
+            .iter()
+            .try_fold(1u64, |n, &d| n.checked_mul(u64::from(d)));
+        let count = if shape.contains(&0) { Some(0) } else { count };
+        if count != Some(self.elements()) {
             return Err(refuse());
         }
-        if self.is_contiguous() || count == 0 {
+        if self.is_contiguous() || self.is_empty() {
             return Self::new(self.element, shape).map_err(|_| refuse());
         }
         // Group the old axes into runs that are contiguous in themselves, then cut each run anew.
@@ -462,7 +475,8 @@ impl TensorDesc {
                     j -= 1;
                     want *= shape[j] as u64;
                 } else {
-                    if i == 0 || old[i - 1].1 != unit * in_cells(have, last_run) as i64 {
+                    let next = unit.checked_mul(in_cells(have, last_run) as i64);
+                    if i == 0 || next != Some(old[i - 1].1) {
                         return Err(refuse());
                     }
                     i -= 1;
@@ -477,7 +491,7 @@ impl TensorDesc {
                 } else {
                     shape[axis] as u64
                 };
-                step *= cells as i64;
+                step = step.saturating_mul(cells as i64);
             }
         }
         Self::strided(self.element, shape, &strides).map_err(|_| refuse())
@@ -590,7 +604,8 @@ mod tests {
     }
 }
 
-/// `{"element": "q4_k", "shape": [N, K]}`, with `"strides"` in cells when not contiguous.
+/// `{"element": "q4_k", "shape": [N, K]}`, with `"strides"` in cells when they are not those of
+/// [`TensorDesc::new`].
 #[cfg(feature = "serde")]
 mod serde_impl {
     use super::TensorDesc;
@@ -611,7 +626,7 @@ mod serde_impl {
             Plain {
                 element: self.element,
                 shape: self.shape().to_vec(),
-                strides: (!self.is_contiguous()).then(|| self.strides().to_vec()),
+                strides: (*self != self.contiguous()).then(|| self.strides().to_vec()),
             }
             .serialize(s)
         }

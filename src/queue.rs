@@ -7,7 +7,7 @@ use crate::{
     error::{Error, Result},
     layout::TensorDesc,
     op::{
-        Arg, Op, Role, Weight,
+        Arg, Op, OpKind, Role, Weight,
         decompose::{Slot, Source},
     },
     route::{self, Fallback, Force, Planned, Route, RouteEntry, RouteLog},
@@ -256,7 +256,7 @@ impl Queue {
             return Ok(Vec::new());
         }
         let span = self.stream.read(t.buffer(), t.byte_range()).await?;
-        Ok(gather(&t.desc(), span))
+        gather(&t.desc(), span)
     }
 
     /// Blocking [`Queue::read`].
@@ -475,7 +475,11 @@ impl Queue {
                 if i == j || (other.role.writes() && j < i) || !t.overlaps(u) {
                     continue;
                 }
-                let exact = t.is_same(u) && op_in_place(&question, out, other);
+                // Where an op has several products, one's gate and residual must not be another's
+                // result: the order in which they are written is the backend's own.
+                let own = kind != OpKind::MatMulMany
+                    || j < i && operands[j..i].iter().all(|(a, _)| !a.role.writes());
+                let exact = t.is_same(u) && own && op_in_place(&question, out, other);
                 if !exact {
                     return Err(Error::invalid(
                         kind,
@@ -652,9 +656,9 @@ fn expect_len(desc: &TensorDesc, len: usize) -> Result<()> {
 }
 
 /// Cells of a strided span in row-major order.
-fn gather(desc: &TensorDesc, span: Vec<u8>) -> Vec<u8> {
+fn gather(desc: &TensorDesc, span: Vec<u8>) -> Result<Vec<u8>> {
     if desc.is_contiguous() {
-        return span;
+        return Ok(span);
     }
     let cell = desc.element.block_bytes();
     let rank = desc.rank();
@@ -663,7 +667,13 @@ fn gather(desc: &TensorDesc, span: Vec<u8>) -> Vec<u8> {
         *last /= desc.element.block_len() as u64;
     }
     let count: u64 = shape.iter().product();
-    let mut out = Vec::with_capacity(count as usize * cell);
+    // A broadcast view may stand for more numbers than any memory holds.
+    let asked = count * cell as u64;
+    let mut out = Vec::new();
+    usize::try_from(asked)
+        .ok()
+        .and_then(|n| out.try_reserve_exact(n).ok())
+        .ok_or(Error::OutOfMemory { asked, free: None })?;
     let mut index = vec![0u64; rank];
     for _ in 0..count {
         let at: usize = (0..rank)
@@ -679,5 +689,5 @@ fn gather(desc: &TensorDesc, span: Vec<u8>) -> Vec<u8> {
             index[a] = 0;
         }
     }
-    out
+    Ok(out)
 }

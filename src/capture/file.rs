@@ -302,14 +302,7 @@ impl CallFile {
             let need = offset.saturating_add(desc.span_bytes());
             let bytes = match self.tensors.get(name) {
                 Some(t) => t.bytes.clone(),
-                None => vec![
-                    0;
-                    usize::try_from(need).map_err(|_| Error::TooLarge {
-                        what: "captured tensor",
-                        asked: need,
-                        max: usize::MAX as u64,
-                    })?
-                ],
+                None => zeros(need)?,
             };
             Ok((desc, bytes, offset))
         })
@@ -355,6 +348,23 @@ impl CallFile {
             safetensors::serialize_to_file(views, Some(meta), path),
         )
     }
+}
+
+/// Zeros, or an error where the host has no room for them: sizes come from the file.
+fn zeros(len: u64) -> Result<Vec<u8>> {
+    let full = |_| Error::OutOfMemory {
+        asked: len,
+        free: None,
+    };
+    let n = usize::try_from(len).map_err(|_| Error::TooLarge {
+        what: "captured tensor",
+        asked: len,
+        max: usize::MAX as u64,
+    })?;
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(n).map_err(full)?;
+    bytes.resize(n, 0);
+    Ok(bytes)
 }
 
 fn stored(name: &str, view: &TensorView<'_>) -> Result<Stored, String> {

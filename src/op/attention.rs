@@ -1,6 +1,10 @@
 //! [`Attention`]: scaled dot-product attention over a dense or paged KV cache.
 
-use super::{Arg, Arguments, OpKind, Precision, Rules, check::Checker, map_opt};
+use super::{
+    Arg, Arguments, OpKind, Precision, Rules,
+    check::{Checker, product},
+    map_opt,
+};
 use crate::{
     element::{DType, Element},
     error::Result,
@@ -351,18 +355,22 @@ impl Attention<TensorDesc> {
 
     /// Query-key pairs that are not hidden by `causal` and `window`, per query head.
     fn pairs(&self) -> u64 {
-        let (b, sq, kv) = (
-            self.q.dim(0) as u64,
-            self.q.dim(2) as u64,
-            self.max_kv_len(),
-        );
-        let window = self.window.map_or(u64::MAX, u64::from);
-        if !self.causal {
-            return b * sq * kv.min(window);
-        }
-        let first = kv.saturating_sub(sq);
-        let visible: u64 = (0..sq).map(|i| (first + i + 1).min(kv).min(window)).sum();
-        b * visible
+        let (sq, kv) = (u128::from(self.q.dim(2)), u128::from(self.max_kv_len()));
+        let window = self.window.map_or(kv, u128::from);
+        // Query i stands at `t = p_i + 1`, for t in kv - Sq + 1 ..= kv; t <= 0 is before the keys.
+        // Sums over those t > 0 of t and of min(t, window), each as a difference of sums from 1.
+        let ramp = |m: u128| m * (m + 1) / 2;
+        let capped = |m: u128| ramp(m.min(window)) + m.saturating_sub(window) * window;
+        let before = kv.saturating_sub(sq);
+        let near = capped(kv) - capped(before);
+        let visible = if self.causal {
+            near
+        } else {
+            // All keys but those that the window hides behind each query.
+            sq * kv - (ramp(kv) - ramp(before) - near)
+        };
+        let visible = u64::try_from(visible).unwrap_or(u64::MAX);
+        visible.saturating_mul(u64::from(self.q.dim(0)))
     }
 }
 
@@ -450,15 +458,65 @@ impl Rules for Attention<TensorDesc> {
     }
     fn flops(&self) -> u64 {
         let width = self.q.dim(3) as u64 + self.kv.v().dim(3) as u64;
-        2 * self.pairs() * self.q.dim(1) as u64 * width
+        product([2, self.pairs(), u64::from(self.q.dim(1)), width])
     }
     fn bytes(&self) -> Option<u64> {
         let row = |d: &TensorDesc| {
             d.dim(3) as u64 / d.element.block_len() as u64 * d.element.block_bytes() as u64
         };
         let (k, v) = (self.kv.k(), self.kv.v());
-        let keys = self.kv.batch() as u64 * k.dim(1) as u64 * self.max_kv_len();
+        let keys = product([
+            u64::from(self.kv.batch()),
+            u64::from(k.dim(1)),
+            self.max_kv_len(),
+            row(k) + row(v),
+        ]);
         let mask = self.mask.as_ref().map_or(0, TensorDesc::data_bytes);
-        Some(keys * (row(k) + row(v)) + self.q.data_bytes() + self.out.data_bytes() + mask)
+        Some(keys.saturating_add(self.q.data_bytes() + self.out.data_bytes() + mask))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::op::Op;
+
+    /// The closed form counts what the definition of the mask shows.
+    #[test]
+    fn visible_pairs() {
+        for (sq, capacity, kv_len) in [(1, 9, 7), (3, 9, 7), (7, 9, 7), (9, 9, 4), (5, 5, 0)] {
+            for window in [None, Some(1), Some(3), Some(50)] {
+                for causal in [false, true] {
+                    let d = |s| TensorDesc::new(DType::F32, &[2, 4, s, 8]).unwrap();
+                    let k = d(capacity);
+                    let mut op = Attention::dense(&d(sq), &k, &k, kv_len, 1.0, &d(sq));
+                    (op.window, op.causal) = (window, causal);
+                    let (n, m) = (i64::from(sq), i64::from(kv_len));
+                    let visible = (0..n).flat_map(|i| (0..m).map(move |j| (m - n + i, j)));
+                    let visible = visible.filter(|(p, j)| {
+                        !(causal && j > p) && window.is_none_or(|w| p - j < i64::from(w))
+                    });
+                    let flops = 2 * 2 * 4 * (8 + 8) * visible.count() as u64;
+                    assert_eq!(Op::from(op.clone()).flops(), flops, "{op:?}");
+                }
+            }
+        }
+    }
+
+    /// Work counts of shapes that no memory holds neither overflow nor take long.
+    #[test]
+    fn counts_of_huge_shapes_saturate() {
+        let d = TensorDesc::strided(DType::F16, &[1, 1, u32::MAX, 8], &[0, 0, 0, 1]).unwrap();
+        let pool =
+            TensorDesc::strided(DType::F16, &[1 << 20, 1, u32::MAX, 8], &[0, 0, 0, 1]).unwrap();
+        let table = TensorDesc::strided(DType::I32, &[1, u32::MAX], &[0, 0]).unwrap();
+        let kv = Kv::Paged {
+            k: pool,
+            v: pool,
+            table,
+        };
+        let op = Op::from(Attention::new(&d, kv, u32::MAX, 1.0, &d).causal());
+        op.check().unwrap();
+        assert!(op.flops() > 1 << 60 && op.bytes() > 1 << 30);
     }
 }

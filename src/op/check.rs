@@ -7,6 +7,11 @@ use crate::{
     layout::TensorDesc,
 };
 
+/// Product of work counts, at most `u64::MAX`.
+pub fn product(factors: impl IntoIterator<Item = u64>) -> u64 {
+    factors.into_iter().fold(1, u64::saturating_mul)
+}
+
 /// Rule checker of one op; every failure names the op and the operand.
 #[derive(Clone, Copy, Debug)]
 pub struct Checker(pub OpKind);

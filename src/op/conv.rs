@@ -1,7 +1,8 @@
 //! [`Conv2d`] and [`Upsample`].
 
 use super::{
-    Act, Arg, Arguments, Epilogue, OpKind, Precision, Rules, check::Checker,
+    Act, Arg, Arguments, Epilogue, OpKind, Precision, Rules,
+    check::{Checker, product},
     matmul::epilogue_setters,
 };
 use crate::{error::Result, layout::TensorDesc};
@@ -172,8 +173,8 @@ impl Rules for Conv2d<TensorDesc> {
         self.epilogue.check(c, &self.y, &[outputs])
     }
     fn flops(&self) -> u64 {
-        let taps: u64 = self.w.shape()[1..].iter().map(|&d| u64::from(d)).product();
-        2 * self.y.elements() * taps
+        let taps = self.w.shape().iter().skip(1).map(|&d| u64::from(d));
+        product(taps.chain([2, self.y.elements()]))
     }
     fn in_place(&self, arg: &'static str) -> bool {
         matches!(arg, "residual" | "gate")

@@ -95,7 +95,9 @@ impl Plan {
 
     /// Operands of the plan's temporaries, largest total first: bytes needed at once.
     pub fn temp_bytes(&self) -> u64 {
-        self.temps.iter().map(TensorDesc::span_bytes).sum()
+        self.temps
+            .iter()
+            .fold(0, |sum, t| sum.saturating_add(t.span_bytes()))
     }
 }
 

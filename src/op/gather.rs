@@ -1,6 +1,9 @@
 //! [`GatherRows`]: rows of a table by id.
 
-use super::{Arg, Arguments, OpKind, Rules, Weight, check::Checker};
+use super::{
+    Arg, Arguments, OpKind, Rules, Weight,
+    check::{Checker, product},
+};
 use crate::{error::Result, layout::TensorDesc};
 
 /// y[.., :] = table[ids[..], :]: embedding lookup, also from a quantized table. An id outside
@@ -65,6 +68,7 @@ impl Rules for GatherRows<TensorDesc> {
         let w = self.table.logical();
         let block = w.element.block_len().max(1) as u64;
         let row = w.dim(1) as u64 / block * w.element.block_bytes() as u64;
-        Some(self.ids.elements() * (row + 4) + self.y.data_bytes())
+        let read = product([self.ids.elements(), row + 4]);
+        Some(read.saturating_add(self.y.data_bytes()))
     }
 }

@@ -1,6 +1,10 @@
 //! [`MatMul`], [`MatMulMany`], [`GroupedMatMul`] and what they share.
 
-use super::{Act, Arg, Arguments, OpKind, Precision, Rules, check::Checker, map_opt};
+use super::{
+    Act, Arg, Arguments, OpKind, Precision, Rules,
+    check::{Checker, product},
+    map_opt,
+};
 use crate::{
     element::{DType, Element},
     error::Result,
@@ -447,7 +451,7 @@ impl Rules for MatMul<TensorDesc> {
         self.epilogue.check(c, &self.y, &[n])
     }
     fn flops(&self) -> u64 {
-        2 * self.y.elements() * self.k() as u64
+        product([2, self.y.elements(), u64::from(self.k())])
     }
     fn in_place(&self, arg: &'static str) -> bool {
         matches!(arg, "residual" | "gate")
@@ -565,7 +569,7 @@ impl Rules for MatMulMany<TensorDesc> {
         self.split().try_for_each(|m| m.check())
     }
     fn flops(&self) -> u64 {
-        self.split().map(|m| m.flops()).sum()
+        self.split().fold(0, |sum, m| sum.saturating_add(m.flops()))
     }
     fn in_place(&self, arg: &'static str) -> bool {
         matches!(arg, "residual" | "gate")
@@ -693,7 +697,7 @@ impl Rules for GroupedMatMul<TensorDesc> {
         self.epilogue.check(c, &self.y, &[e, n])
     }
     fn flops(&self) -> u64 {
-        2 * self.y.elements() * self.w.k() as u64
+        product([2, self.y.elements(), u64::from(self.w.k())])
     }
     fn bytes(&self) -> Option<u64> {
         // Of the experts' weights at most one matrix per routed row is read.

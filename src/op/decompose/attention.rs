@@ -21,7 +21,8 @@ pub(super) fn attention(op: &Attention<Slot>, plan: &mut Plan) -> Option<()> {
     else {
         return None;
     };
-    if op.alibi.is_some() || op.sinks.is_some() || kv_len == 0 {
+    let softcap_inverts = op.softcap.is_none_or(|cap| (1.0 / cap).is_finite());
+    if op.alibi.is_some() || op.sinks.is_some() || kv_len == 0 || !softcap_inverts {
         return None;
     }
     let (k, v) = (plain(k, plan)?, plain(v, plan)?);
@@ -56,7 +57,7 @@ fn plain(t: &Slot, plan: &mut Plan) -> Option<Slot> {
 /// `[B, Hq, ..]` as `[B, Hkv, Hq / Hkv, ..]`.
 fn grouped(t: Slot, hkv: u32) -> Option<Slot> {
     let s = t.desc.shape();
-    let shape = [s[0], hkv, s[1] / hkv, s[2], s[3]];
+    let shape = [s[0], hkv, s[1].checked_div(hkv)?, s[2], s[3]];
     Some(t.with_desc(t.desc.reshaped(&shape).ok()?))
 }
 
