@@ -47,11 +47,12 @@ pub fn run(args: &Args) -> Result<()> {
     );
     if args.json {
         let line = serde_json::json!({ "pp": pp, "tg": tg, "device": id, "precision": precision });
-        println!("{line}");
+        crate::print_line(line)?;
     } else {
-        println!("{} on {id} at {precision}", session.gguf.path().display());
-        println!("pp{:<6} {pp:10.1} tokens/s", args.pp);
-        println!("tg{:<6} {tg:10.1} tokens/s", args.tg);
+        let file = session.gguf.path().display();
+        crate::print_line(format_args!("{file} on {id} at {precision}"))?;
+        crate::print_line(format_args!("pp{:<6} {pp:10.1} tokens/s", args.pp))?;
+        crate::print_line(format_args!("tg{:<6} {tg:10.1} tokens/s", args.tg))?;
     }
     Ok(())
 }

@@ -116,7 +116,7 @@ pub fn run(args: &Args) -> Result<()> {
             "device": id,
             "precision": session.precision.name(),
         });
-        println!("{line}");
+        crate::print_line(line)?;
     }
     eprintln!(
         "{id} at {}: prefill {} tokens, {prefill:.1} tokens/s; decode {steps} tokens, {:.1} tokens/s",

@@ -68,7 +68,7 @@ pub fn run(args: &Args) -> Result<()> {
             "precision": session.precision.name(),
             "tokens_per_second": rate,
         });
-        println!("{line}");
+        crate::print_line(line)?;
     } else {
         eprintln!(
             "{}: f32 [{}, {}], {rate:.1} tokens/s on {} at {}",

@@ -4,6 +4,8 @@
 //! else to standard error. The exit code is 0 for success, 1 for a failure and 2 for a wrong
 //! command line.
 
+use std::fmt::Display;
+use std::io::{Write, stdout};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -54,4 +56,9 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// One line of results. A closed pipe is an error like any other, not a panic.
+fn print_line(line: impl Display) -> anyhow::Result<()> {
+    Ok(writeln!(stdout(), "{line}")?)
 }

@@ -29,12 +29,8 @@ pub fn run(args: &Args) -> Result<()> {
     let mut ids: Vec<u32> = tokenizer.bos().filter(|_| args.bos).into_iter().collect();
     ids.extend(tokenizer.encode(&args.text)?);
     if args.json {
-        println!("{}", serde_json::json!({ "tokens": ids }));
-    } else {
-        println!(
-            "{}",
-            ids.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
-        );
+        return crate::print_line(serde_json::json!({ "tokens": ids }));
     }
-    Ok(())
+    let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
+    crate::print_line(ids.join(","))
 }

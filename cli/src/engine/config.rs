@@ -17,12 +17,12 @@ enum Arch {
 }
 
 /// Sliding-window attention on some layers.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Window {
     /// Keys that a query sees, its own position included.
     pub len: u32,
-    /// Every how many layers one sees everything; it is the last of its group.
-    pub every: u32,
+    /// Which layers have it.
+    pub layers: Vec<bool>,
     /// Base of the rope frequencies on the layers with a window.
     pub theta: f32,
 }
@@ -190,7 +190,7 @@ impl Config {
             window: match gemma && gguf.has(&key("attention.sliding_window")) {
                 true => Some(Window {
                     len: number("attention.sliding_window")?,
-                    every: number_or("attention.sliding_window_pattern", 6)?,
+                    layers: windowed(gguf, &key("attention.sliding_window_pattern"), layers)?,
                     theta: float_or("rope.freq_base_swa", 1e4)?,
                 }),
                 false => None,
@@ -201,7 +201,30 @@ impl Config {
     }
 
     /// The window of `layer`, if it has one.
-    pub fn window_of(&self, layer: u32) -> Option<Window> {
-        self.window.filter(|w| !(layer + 1).is_multiple_of(w.every))
+    pub fn window_of(&self, layer: u32) -> Option<&Window> {
+        self.window
+            .as_ref()
+            .filter(|w| w.layers.get(layer as usize) == Some(&true))
     }
+}
+
+/// Which layers have a window: the metadata lists them, or says every how many layers one, the
+/// last of its group, sees everything (6 where it says nothing).
+fn windowed(gguf: &Gguf, key: &str, layers: u32) -> Result<Vec<bool>> {
+    if let Ok(listed) = gguf.floats(key) {
+        ensure!(
+            listed.len() == layers as usize,
+            "{key} lists {} layers of {layers}",
+            listed.len()
+        );
+        return Ok(listed.iter().map(|&v| v != 0.0).collect());
+    }
+    let every = match gguf.has(key) {
+        true => gguf.usize(key)?,
+        false => 6,
+    };
+    ensure!(every > 0, "{key} is 0");
+    Ok((1..=layers as usize)
+        .map(|layer| !layer.is_multiple_of(every))
+        .collect())
 }
