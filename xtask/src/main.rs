@@ -4,8 +4,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod demo;
 mod model;
 mod ptx;
+mod test;
 
 /// Maintenance commands of the gristmill workspace.
 #[derive(Parser)]
@@ -17,16 +19,22 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Fetch a small real model, let it answer on the best device, and verify that device.
+    Demo(demo::Args),
     /// Fetch a small real model and print where it is.
     Model(model::Args),
     /// Build kernels/ptx from kernels/*.cu, or check that it is current and assembles everywhere.
     Ptx(ptx::Args),
+    /// Show which devices there are, and run every test on them.
+    Test(test::Args),
 }
 
 fn main() -> ExitCode {
     let done = match Args::parse().command {
+        Command::Demo(args) => demo::run(&args),
         Command::Model(args) => model::run(&args),
         Command::Ptx(args) => ptx::run(&args),
+        Command::Test(args) => test::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

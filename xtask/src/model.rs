@@ -23,8 +23,9 @@ pub struct Args {
     dir: Option<PathBuf>,
 }
 
+/// The models that can be fetched.
 #[derive(Clone, Copy, ValueEnum)]
-enum Name {
+pub enum Name {
     /// SmolLM2-135M-Instruct, Q4_1, 98 MB, Apache-2.0.
     Smollm2,
     /// Gemma 3 270M, Q4_K_M, 253 MB, Gemma licence terms.
@@ -94,16 +95,21 @@ impl Name {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
-    let source = args.model.source();
-    let dir = match &args.dir {
-        Some(dir) => dir.clone(),
+    println!("{}", locate(args.model, args.dir.as_deref())?.display());
+    Ok(())
+}
+
+/// The checked file of a model, fetched if it is not in the cache.
+pub fn locate(model: Name, dir: Option<&Path>) -> Result<PathBuf> {
+    let source = model.source();
+    let dir = match dir {
+        Some(dir) => dir.to_owned(),
         None => cache()?.join("models"),
     };
     fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let path = dir.join(source.file);
     if path.metadata().is_ok_and(|m| m.len() == source.bytes) && sha256(&path)? == source.sha256 {
-        println!("{}", path.display());
-        return Ok(());
+        return Ok(path);
     }
 
     // Next to its place, so that the last step is a rename within one disk.
@@ -113,8 +119,7 @@ pub fn run(args: &Args) -> Result<()> {
     let done = made.and_then(|made| Ok(fs::rename(made, &path)?));
     fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))?;
     done?;
-    println!("{}", path.display());
-    Ok(())
+    Ok(path)
 }
 
 /// Downloads and joins the parts inside `work`; returns the checked file.

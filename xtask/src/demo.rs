@@ -1,0 +1,52 @@
+//! `cargo xtask demo`: a real model answers, and the device that computed it is verified.
+
+use crate::model::{self, Name};
+use anyhow::{Result, ensure};
+use std::process::Command;
+
+/// Fetch a small real model, let it answer on the best device, and verify that device.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The question.
+    #[arg(long, default_value = "What is a gristmill? Answer in two sentences.")]
+    prompt: String,
+    /// The device (default: GRISTMILL_DEVICE, else the best).
+    #[arg(long)]
+    device: Option<String>,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<()> {
+    let device: &[&str] = match &args.device {
+        Some(d) => &["--device", d],
+        None => &[],
+    };
+    match model::locate(Name::Smollm2, None) {
+        Ok(path) => {
+            let path = path.to_string_lossy();
+            let fixed = ["generate", "--model", &path, "--max-tokens", "96", "--prompt"];
+            gristmill(&[&fixed, &[args.prompt.as_str()], device].concat())?;
+        }
+        Err(e) => {
+            eprintln!("{e:#}");
+            eprintln!("Without the model, the kernels show themselves:");
+            cargo(&["run", "--release", "--quiet", "--example", "quickstart"])?;
+        }
+    }
+    eprintln!("Every kernel of this device against the f64 reference, smoke tier:");
+    gristmill(&[&["verify", "--tier", "smoke"], device].concat())
+}
+
+/// Runs the command line of this workspace.
+fn gristmill(args: &[&str]) -> Result<()> {
+    let fixed = ["run", "--release", "--quiet", "--package", "gristmill-cli", "--"];
+    cargo(&[&fixed, args].concat())
+}
+
+/// Runs cargo with inherited output.
+pub fn cargo(args: &[&str]) -> Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo).args(args).status()?;
+    ensure!(status.success(), "cargo {} failed: {status}", args.join(" "));
+    Ok(())
+}
