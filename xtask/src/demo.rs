@@ -24,7 +24,14 @@ pub fn run(args: &Args) -> Result<()> {
     match model::locate(Name::Smollm2, None) {
         Ok(path) => {
             let path = path.to_string_lossy();
-            let fixed = ["generate", "--model", &path, "--max-tokens", "96", "--prompt"];
+            let fixed = [
+                "generate",
+                "--model",
+                &path,
+                "--max-tokens",
+                "96",
+                "--prompt",
+            ];
             gristmill(&[&fixed, &[args.prompt.as_str()], device].concat())?;
         }
         Err(e) => {
@@ -39,7 +46,14 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// Runs the command line of this workspace.
 fn gristmill(args: &[&str]) -> Result<()> {
-    let fixed = ["run", "--release", "--quiet", "--package", "gristmill-cli", "--"];
+    let fixed = [
+        "run",
+        "--release",
+        "--quiet",
+        "--package",
+        "gristmill-cli",
+        "--",
+    ];
     cargo(&[&fixed, args].concat())
 }
 
@@ -47,6 +61,10 @@ fn gristmill(args: &[&str]) -> Result<()> {
 pub fn cargo(args: &[&str]) -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo).args(args).status()?;
-    ensure!(status.success(), "cargo {} failed: {status}", args.join(" "));
+    ensure!(
+        status.success(),
+        "cargo {} failed: {status}",
+        args.join(" ")
+    );
     Ok(())
 }
