@@ -32,21 +32,21 @@ pub(crate) struct Row<Env, Run> {
 }
 
 /// Rows that take `op`, best first.
-pub(crate) fn fitting<'t, Env, Run>(
-    rows: &'t [Row<Env, Run>],
-    env: &'t Env,
-    op: &'t Op<TensorDesc>,
-) -> impl Iterator<Item = (&'t Row<Env, Run>, Quality)> {
+pub(crate) fn fitting<'r, Env: 'r, Run: 'r>(
+    rows: impl IntoIterator<Item = &'r Row<Env, Run>>,
+    env: &Env,
+    op: &Op<TensorDesc>,
+) -> impl Iterator<Item = (&'r Row<Env, Run>, Quality)> {
     let kind = op.kind();
-    rows.iter()
+    rows.into_iter()
         .filter(move |row| row.op == kind)
         .filter_map(move |row| (row.fits)(env, op).ok().map(|quality| (row, quality)))
 }
 
 /// The row of that name, or the best one that takes `op`; else the refusal of the last row of
 /// the op, which is the most permissive.
-pub(crate) fn select<'t, Env, Run>(
-    rows: &'t [Row<Env, Run>],
+pub(crate) fn select<'t, Env: 't, Run: 't>(
+    rows: impl IntoIterator<Item = &'t Row<Env, Run>>,
     env: &Env,
     op: &Op<TensorDesc>,
     kernel: Option<KernelId>,
@@ -55,7 +55,7 @@ pub(crate) fn select<'t, Env, Run>(
         Some(id) => Refusal::Kernel(id.0.to_owned()),
         None => Refusal::Op,
     };
-    for row in rows.iter().filter(|row| row.op == op.kind()) {
+    for row in rows.into_iter().filter(|row| row.op == op.kind()) {
         if kernel.is_some_and(|id| id != row.id) {
             continue;
         }
@@ -68,8 +68,8 @@ pub(crate) fn select<'t, Env, Run>(
 }
 
 /// [`Device::supports`](crate::Device::supports) from a table.
-pub(crate) fn supports<Env, Run>(
-    rows: &[Row<Env, Run>],
+pub(crate) fn supports<'t, Env: 't, Run: 't>(
+    rows: impl IntoIterator<Item = &'t Row<Env, Run>>,
     env: &Env,
     op: &Op<TensorDesc>,
 ) -> Support {

@@ -1,4 +1,21 @@
-//! The cpu backend.
+//! The host's processor: SIMD kernels picked by run-time detection, portable Rust for the rest.
+//!
+//! Ops run as they are encoded, on the calling thread and the workers of a rayon pool.
+//! `GRISTMILL_CPU_ISA` (`portable`, `avx2`, `avx512`) restricts the instruction sets.
+
+mod attention;
+mod convert;
+mod device;
+mod isa;
+mod matmul;
+mod memory;
+mod ops;
+mod pool;
+mod rows;
+mod stream;
+mod view;
+
+pub use isa::{ISA_VAR, Level};
 
 use crate::{
     device::{Backend, BoxFuture, Device, DeviceId, DeviceInfo, OpenOptions},
@@ -6,7 +23,7 @@ use crate::{
 };
 use std::sync::Arc;
 
-/// The cpu backend.
+/// The host's processor as a backend; its one device is `cpu:0`.
 #[derive(Debug)]
 pub struct Cpu;
 
@@ -16,22 +33,46 @@ impl Backend for Cpu {
     }
 
     fn probe(&self) -> BoxFuture<'_, Result<Vec<DeviceInfo>>> {
-        Box::pin(async { Err(Error::not_available("cpu", "not built")) })
+        Box::pin(async { Ok(vec![device::info(isa::Isa::from_env()?)]) })
     }
 
     fn open<'a>(
         &'a self,
-        _id: &'a DeviceId,
-        _options: &'a OpenOptions,
+        id: &'a DeviceId,
+        options: &'a OpenOptions,
     ) -> BoxFuture<'a, Result<Arc<dyn Device>>> {
-        Box::pin(async { Err(Error::not_available("cpu", "not built")) })
+        Box::pin(async move {
+            if id.index != 0 {
+                return Err(Error::not_available(
+                    "cpu",
+                    format!("{id} does not exist; the whole processor is cpu:0"),
+                ));
+            }
+            device(options)
+        })
     }
 }
 
-/// Opens the host's processor.
+/// Opens the host's processor, with the instruction sets that `GRISTMILL_CPU_ISA` allows.
 ///
 /// # Errors
-/// What [`Backend::open`] says.
-pub fn device(_options: &OpenOptions) -> Result<Arc<dyn Device>> {
-    Err(Error::not_available("cpu", "not built"))
+/// [`Error::Selection`] when the variable holds an unknown word, [`Error::Backend`] when the
+/// threads cannot be started.
+pub fn device(options: &OpenOptions) -> Result<Arc<dyn Device>> {
+    Ok(Arc::new(device::CpuDevice::open(
+        isa::Isa::from_env()?,
+        options,
+    )?))
+}
+
+/// Opens the host's processor with no instruction set above `level`, whatever the environment
+/// says: how one machine tests the kernels of lesser ones.
+///
+/// # Errors
+/// [`Error::Backend`] when the threads cannot be started.
+pub fn device_at(level: Level, options: &OpenOptions) -> Result<Arc<dyn Device>> {
+    Ok(Arc::new(device::CpuDevice::open(
+        isa::Isa::detect().masked(level),
+        options,
+    )?))
 }

@@ -1,0 +1,6 @@
+//! Attention.
+
+use super::rows::Row;
+
+/// Kernels, best first.
+pub(crate) const ROWS: &[Row] = &[];

@@ -1,0 +1,321 @@
+//! Rows of numbers to and from f32.
+
+use super::isa::{Isa, multiversion};
+use crate::{element::DType, quant::QuantFormat};
+use half::{bf16, f16, slice::HalfFloatSliceExt};
+use std::sync::LazyLock;
+
+/// The conversions are exact or correctly rounded, so that every instruction set gives the same
+/// bits: they use all of this machine, whatever the ceiling for kernels is.
+static NATIVE: LazyLock<Isa> = LazyLock::new(Isa::detect);
+
+/// Loads `out.len()` cells of type `d` that are `step` bytes apart.
+///
+/// # Safety
+/// The cells are readable and aligned to their type.
+#[inline]
+pub(crate) unsafe fn load(d: DType, from: *const u8, step: usize, out: &mut [f32]) {
+    let n = out.len();
+    // SAFETY: the caller vouches for the cells.
+    unsafe {
+        if step == d.size() {
+            match d {
+                DType::F32 => {
+                    std::ptr::copy_nonoverlapping(from.cast::<f32>(), out.as_mut_ptr(), n);
+                    return;
+                }
+                DType::F16 => {
+                    f16_to_f32(std::slice::from_raw_parts(from.cast::<f16>(), n), out);
+                    return;
+                }
+                DType::BF16 => {
+                    bf16_to_f32(
+                        *NATIVE,
+                        std::slice::from_raw_parts(from.cast::<u16>(), n),
+                        out,
+                    );
+                    return;
+                }
+                _ => {}
+            }
+        }
+        macro_rules! each {
+            ($t:ty, $f:expr) => {
+                for (i, o) in out.iter_mut().enumerate() {
+                    *o = $f(from.add(i * step).cast::<$t>().read());
+                }
+            };
+        }
+        match d {
+            DType::F32 => each!(f32, |v| v),
+            DType::F16 => each!(f16, f16::to_f32),
+            DType::BF16 => each!(bf16, bf16::to_f32),
+            DType::F8E4M3 => each!(u8, e4m3_to_f32),
+            DType::F8E5M2 => each!(u8, e5m2_to_f32),
+            DType::I8 => each!(i8, f32::from),
+            DType::U8 => each!(u8, f32::from),
+            DType::I32 => each!(i32, |v| v as f32),
+            DType::U32 => each!(u32, |v| v as f32),
+            DType::I64 => each!(i64, |v| v as f32),
+        }
+    }
+}
+
+/// Stores `values` to cells of type `d` that are `step` bytes apart.
+///
+/// # Safety
+/// The cells are writable, aligned to their type, and nobody else touches them.
+#[inline]
+pub(crate) unsafe fn store(d: DType, to: *mut u8, step: usize, values: &[f32]) {
+    let n = values.len();
+    // SAFETY: the caller vouches for the cells.
+    unsafe {
+        if step == d.size() {
+            match d {
+                DType::F32 => {
+                    std::ptr::copy_nonoverlapping(values.as_ptr(), to.cast::<f32>(), n);
+                    return;
+                }
+                DType::F16 => {
+                    f32_to_f16(values, std::slice::from_raw_parts_mut(to.cast::<f16>(), n));
+                    return;
+                }
+                DType::BF16 => {
+                    let out = std::slice::from_raw_parts_mut(to.cast::<u16>(), n);
+                    f32_to_bf16(*NATIVE, values, out);
+                    return;
+                }
+                _ => {}
+            }
+        }
+        macro_rules! each {
+            ($t:ty, $f:expr) => {
+                for (i, &v) in values.iter().enumerate() {
+                    to.add(i * step).cast::<$t>().write($f(v));
+                }
+            };
+        }
+        match d {
+            DType::F32 => each!(f32, |v| v),
+            DType::F16 => each!(f16, f16::from_f32),
+            DType::BF16 => each!(u16, bf16_bits),
+            DType::F8E4M3 => each!(u8, f32_to_e4m3),
+            DType::F8E5M2 => each!(u8, f32_to_e5m2),
+            DType::I8 => each!(i8, |v| v as i8),
+            DType::U8 => each!(u8, |v| v as u8),
+            DType::I32 => each!(i32, |v| v as i32),
+            DType::U32 => each!(u32, |v| v as u32),
+            DType::I64 => each!(i64, |v| v as i64),
+        }
+    }
+}
+
+/// Whole blocks to f32.
+#[inline]
+pub(crate) fn decode(format: QuantFormat, bytes: &[u8], out: &mut [f32]) {
+    // The format's own loop over blocks; lengths agree by construction.
+    let done = format.decode(bytes, out);
+    debug_assert!(done.is_ok(), "{done:?}");
+}
+
+/// f16 to f32 (hardware conversion where there is one).
+pub(crate) fn f16_to_f32(x: &[f16], out: &mut [f32]) {
+    x.convert_to_f32_slice(out);
+}
+
+/// f32 to f16, to nearest even.
+pub(crate) fn f32_to_f16(x: &[f32], out: &mut [f16]) {
+    out.convert_from_f32_slice(x);
+}
+
+#[inline(always)]
+fn bf16_to_f32_body<const FMA: bool>(x: &[u16], out: &mut [f32]) {
+    for (o, &v) in out.iter_mut().zip(x) {
+        *o = f32::from_bits(u32::from(v) << 16);
+    }
+}
+multiversion! {
+    /// Bits of bf16 to f32.
+    pub(crate) fn bf16_to_f32 = bf16_to_f32_body(x: &[u16], out: &mut [f32])
+}
+
+/// Bits of the nearest bf16; a NaN stays one.
+#[inline(always)]
+pub(crate) fn bf16_bits(v: f32) -> u16 {
+    let bits = v.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
+    let nan = bits | 0x0040_0000;
+    ((if v.is_nan() { nan } else { rounded }) >> 16) as u16
+}
+
+#[inline(always)]
+fn f32_to_bf16_body<const FMA: bool>(x: &[f32], out: &mut [u16]) {
+    for (o, &v) in out.iter_mut().zip(x) {
+        *o = bf16_bits(v);
+    }
+}
+multiversion! {
+    /// f32 to bits of bf16, to nearest even.
+    pub(crate) fn f32_to_bf16 = f32_to_bf16_body(x: &[f32], out: &mut [u16])
+}
+
+/// A small float with `M` bits of mantissa and exponent bias `bias`.
+const fn minifloat(code: u8, mantissa: u32, bias: i32) -> f32 {
+    let sign = if code & 0x80 != 0 { -1.0 } else { 1.0 };
+    let e = ((code & 0x7f) as u32 >> mantissa) as i32;
+    let m = (code as u32 & ((1 << mantissa) - 1)) as f32;
+    let one = (1 << mantissa) as f32;
+    // 2^(e - bias) (1 + m / one), or 2^(1 - bias) m / one; every factor is exact.
+    let (exponent, value) = if e == 0 {
+        (1 - bias, m / one)
+    } else {
+        (e - bias, 1.0 + m / one)
+    };
+    sign * value * f32::from_bits(((127 + exponent) as u32) << 23)
+}
+
+static E4M3: [f32; 256] = {
+    let mut table = [0.0; 256];
+    let mut i = 0;
+    while i < 256 {
+        table[i] = if i & 0x7f == 0x7f {
+            f32::NAN
+        } else {
+            minifloat(i as u8, 3, 7)
+        };
+        i += 1;
+    }
+    table
+};
+
+static E5M2: [f32; 256] = {
+    let mut table = [0.0; 256];
+    let mut i = 0;
+    while i < 256 {
+        table[i] = match i & 0x7f {
+            0x7c => {
+                if i & 0x80 != 0 {
+                    f32::NEG_INFINITY
+                } else {
+                    f32::INFINITY
+                }
+            }
+            0x7d.. => f32::NAN,
+            _ => minifloat(i as u8, 2, 15),
+        };
+        i += 1;
+    }
+    table
+};
+
+/// OCP E4M3 to f32.
+#[inline]
+pub(crate) fn e4m3_to_f32(code: u8) -> f32 {
+    E4M3[code as usize]
+}
+
+/// OCP E5M2 to f32.
+#[inline]
+pub(crate) fn e5m2_to_f32(code: u8) -> f32 {
+    E5M2[code as usize]
+}
+
+/// Magnitude bits of the nearest minifloat with `mantissa` bits of mantissa, ties to even, not
+/// limited at the top.
+#[inline]
+fn round_to_minifloat(v: f32, mantissa: u32, bias: i32) -> u32 {
+    let magnitude = v.abs();
+    let smallest_normal = f32::from_bits(((128 - bias) as u32) << 23);
+    if magnitude < smallest_normal {
+        // Units of the smallest subnormal, 2^(1 - bias - mantissa): exact scaling, then ties even.
+        let unit = f32::from_bits(((127 + bias - 1 + mantissa as i32) as u32) << 23);
+        return (magnitude * unit).round_ties_even() as u32;
+    }
+    let bits = magnitude.to_bits();
+    let drop = 23 - mantissa;
+    let rounded = bits + ((1 << (drop - 1)) - 1) + (bits >> drop & 1);
+    (rounded >> drop) - ((127 - bias as u32) << mantissa)
+}
+
+/// Nearest OCP E4M3. What rounds above 448, infinities included, is NaN: the format has no
+/// infinity, and this is the conversion that OCP calls non-saturating.
+#[inline]
+pub(crate) fn f32_to_e4m3(v: f32) -> u8 {
+    let sign = (v.to_bits() >> 24 & 0x80) as u8;
+    if !v.is_finite() {
+        return sign | 0x7f;
+    }
+    sign | round_to_minifloat(v, 3, 7).min(0x7f) as u8
+}
+
+/// Nearest OCP E5M2; what rounds above the largest number is infinite.
+#[inline]
+pub(crate) fn f32_to_e5m2(v: f32) -> u8 {
+    let sign = (v.to_bits() >> 24 & 0x80) as u8;
+    if v.is_nan() {
+        return sign | 0x7f;
+    }
+    if v.is_infinite() {
+        return sign | 0x7c;
+    }
+    sign | round_to_minifloat(v, 2, 15).min(0x7c) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bf16_matches_half() {
+        let mut seed = 1u32;
+        for i in 0..200_000u32 {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let v = f32::from_bits(if i < 1000 {
+                i.wrapping_mul(0x0040_0001)
+            } else {
+                seed
+            });
+            let want = bf16::from_f32(v);
+            assert!(
+                bf16_bits(v) == want.to_bits()
+                    || v.is_nan() && bf16::from_bits(bf16_bits(v)).is_nan()
+            );
+        }
+    }
+
+    #[test]
+    fn minifloats_round_trip_and_round_to_nearest_even() {
+        type Case = (&'static [f32; 256], fn(f32) -> u8);
+        for (table, encode) in
+            [(&E4M3, f32_to_e4m3 as fn(f32) -> u8), (&E5M2, f32_to_e5m2)] as [Case; 2]
+        {
+            let mut finite: Vec<(f32, u8)> = Vec::new();
+            for code in 0..=255u8 {
+                let v = table[code as usize];
+                if v.is_nan() {
+                    assert!(table[encode(v) as usize].is_nan());
+                } else {
+                    assert_eq!(encode(v), code, "{v}");
+                }
+                if v.is_finite() && code < 0x80 {
+                    finite.push((v, code));
+                }
+            }
+            for pair in finite.windows(2) {
+                let middle = (pair[0].0 + pair[1].0) / 2.0;
+                let even = if pair[0].1 % 2 == 0 {
+                    pair[0].1
+                } else {
+                    pair[1].1
+                };
+                assert_eq!(encode(middle), even, "{middle}");
+                assert_eq!(encode(middle.next_down()), pair[0].1);
+                assert_eq!(encode(middle.next_up()), pair[1].1);
+                assert_eq!(encode(-middle), even | 0x80);
+            }
+        }
+        assert_eq!(f32_to_e4m3(463.9), 0x7e);
+        assert!(e4m3_to_f32(f32_to_e4m3(480.0)).is_nan());
+        assert_eq!(e5m2_to_f32(f32_to_e5m2(1e9)), f32::INFINITY);
+    }
+}

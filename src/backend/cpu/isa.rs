@@ -1,0 +1,197 @@
+//! Instruction sets, detected once at run time.
+
+use crate::error::{Error, Result};
+
+/// Environment variable that restricts the instruction sets: `portable`, `avx2`, `avx512`.
+pub const ISA_VAR: &str = "GRISTMILL_CPU_ISA";
+
+/// A ceiling on instruction sets. Sets of other architectures are cut by `Portable` alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// What every processor of the target has.
+    Portable,
+    /// On x86-64: AVX2, FMA and F16C at most.
+    Avx2,
+    /// No ceiling: AVX-512 with VNNI and BF16 where present.
+    Avx512,
+}
+
+impl Level {
+    /// The word that `GRISTMILL_CPU_ISA` takes.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Level::Portable => "portable",
+            Level::Avx2 => "avx2",
+            Level::Avx512 => "avx512",
+        }
+    }
+}
+
+/// What kernels may use. A flag is set only if the flags it builds on are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Isa {
+    /// x86-64: AVX2, FMA and F16C.
+    pub avx2: bool,
+    /// x86-64: AVX-512 F, BW, DQ, VL (and `avx2`).
+    pub avx512: bool,
+    /// x86-64: AVX-512 VNNI (and `avx512`).
+    pub avx512_vnni: bool,
+    /// x86-64: AVX-512 BF16 (and `avx512`).
+    pub avx512_bf16: bool,
+    /// AArch64: NEON.
+    pub neon: bool,
+    /// AArch64: SDOT, UDOT (and `neon`).
+    pub dotprod: bool,
+    /// AArch64: SMMLA (and `neon`).
+    pub i8mm: bool,
+    /// wasm32: 128-bit SIMD.
+    pub simd128: bool,
+}
+
+impl Isa {
+    /// What this machine has.
+    pub fn detect() -> Isa {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::is_x86_feature_detected as has;
+            let avx2 = has!("avx2") && has!("fma") && has!("f16c");
+            let avx512 =
+                avx2 && has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl");
+            Isa {
+                avx2,
+                avx512,
+                avx512_vnni: avx512 && has!("avx512vnni"),
+                avx512_bf16: avx512 && has!("avx512bf16"),
+                ..Isa::default()
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        {
+            use std::arch::is_aarch64_feature_detected as has;
+            let neon = has!("neon");
+            Isa {
+                neon,
+                dotprod: neon && has!("dotprod"),
+                i8mm: neon && has!("i8mm"),
+                ..Isa::default()
+            }
+        }
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        {
+            Isa {
+                simd128: cfg!(target_feature = "simd128"),
+                ..Isa::default()
+            }
+        }
+    }
+
+    /// What this machine has, below the ceiling that `GRISTMILL_CPU_ISA` names.
+    pub fn from_env() -> Result<Isa> {
+        match std::env::var(ISA_VAR) {
+            Ok(word) => Ok(Isa::detect().masked(parse(&word)?)),
+            Err(std::env::VarError::NotPresent) => Ok(Isa::detect()),
+            Err(std::env::VarError::NotUnicode(word)) => {
+                parse(&word.to_string_lossy()).map(|level| Isa::detect().masked(level))
+            }
+        }
+    }
+
+    /// These sets below a ceiling.
+    pub fn masked(self, ceiling: Level) -> Isa {
+        match ceiling {
+            Level::Portable => Isa::default(),
+            Level::Avx2 => Isa {
+                avx512: false,
+                avx512_vnni: false,
+                avx512_bf16: false,
+                ..self
+            },
+            Level::Avx512 => self,
+        }
+    }
+
+    /// Words for people and logs.
+    pub fn words(self) -> Vec<String> {
+        [
+            (self.avx2, "avx2+fma+f16c"),
+            (self.avx512, "avx512f+bw+dq+vl"),
+            (self.avx512_vnni, "avx512vnni"),
+            (self.avx512_bf16, "avx512bf16"),
+            (self.neon, "neon"),
+            (self.dotprod, "dotprod"),
+            (self.i8mm, "i8mm"),
+            (self.simd128, "simd128"),
+        ]
+        .into_iter()
+        .filter(|(has, _)| *has)
+        .map(|(_, word)| word.to_owned())
+        .collect()
+    }
+}
+
+fn parse(word: &str) -> Result<Level> {
+    [Level::Portable, Level::Avx2, Level::Avx512]
+        .into_iter()
+        .find(|level| level.name().eq_ignore_ascii_case(word.trim()))
+        .ok_or_else(|| {
+            Error::Selection(format!(
+                "{ISA_VAR} is {word:?}; expected portable, avx2 or avx512"
+            ))
+        })
+}
+
+/// Defines `$name(isa, args..)`, which runs the `#[inline(always)]` generic `$body::<FMA>(args..)`
+/// compiled for the best instruction sets of `isa`. `FMA` tells the body whether
+/// `f32::mul_add` is one instruction; without it, `mul_add` is a slow library call.
+macro_rules! multiversion {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident = $body:ident ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?) => {
+        $(#[$meta])*
+        $vis fn $name(isa: $crate::backend::cpu::isa::Isa, $($arg: $ty),*) $(-> $ret)? {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+                fn avx512($($arg: $ty),*) $(-> $ret)? {
+                    $body::<true>($($arg),*)
+                }
+                #[target_feature(enable = "avx2,fma,f16c")]
+                fn avx2($($arg: $ty),*) $(-> $ret)? {
+                    $body::<true>($($arg),*)
+                }
+                if isa.avx512 {
+                    // SAFETY: the flag says that this machine has these instruction sets.
+                    return unsafe { avx512($($arg),*) };
+                }
+                if isa.avx2 {
+                    // SAFETY: as above.
+                    return unsafe { avx2($($arg),*) };
+                }
+            }
+            if cfg!(target_arch = "aarch64") && isa.neon {
+                return $body::<true>($($arg),*);
+            }
+            $body::<false>($($arg),*)
+        }
+    };
+}
+pub(crate) use multiversion;
+
+/// `a * b + c`, fused where that is one instruction.
+#[inline(always)]
+pub(crate) fn fma<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FMA { a.mul_add(b, c) } else { a * b + c }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ceilings() {
+        let all = Isa::detect();
+        assert_eq!(all.masked(Level::Avx512), all);
+        assert_eq!(all.masked(Level::Portable), Isa::default());
+        assert!(!all.masked(Level::Avx2).avx512);
+        assert_eq!(parse(" AVX2").unwrap(), Level::Avx2);
+        assert!(parse("sse9").unwrap_err().to_string().contains("portable"));
+    }
+}

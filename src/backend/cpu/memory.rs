@@ -1,0 +1,268 @@
+//! Host memory: aligned zeros of our own, or read-only bytes from outside.
+
+use crate::{
+    device::RawBuffer,
+    error::{Error, Result},
+    tensor::Buffer,
+};
+use std::{
+    alloc::{Layout, alloc_zeroed, dealloc},
+    any::Any,
+    fmt,
+    ops::Range,
+    ptr::NonNull,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+/// Where allocations start: one cache line, one AVX-512 register.
+const ALIGN: usize = 64;
+/// Zeros after the last byte, so that a wide load at the end stays inside the allocation.
+const PADDING: usize = 64;
+/// Smallest alignment of imported bytes: that of the largest element.
+const IMPORT_ALIGN: usize = 8;
+/// Allocations from this size on are compared with the memory that is free: the kernel of the
+/// system promises more than it has and ends the process later.
+const LARGE: u64 = 64 << 20;
+
+/// The memory of one buffer.
+pub(crate) struct Memory {
+    start: NonNull<u8>,
+    len: usize,
+    source: Source,
+    /// Ops of several streams may name the same buffer; each holds this while it runs.
+    lock: RwLock<()>,
+}
+
+enum Source {
+    /// Our own allocation: its own start and layout.
+    Own(NonNull<u8>, Layout),
+    /// Read-only bytes that this keeps alive.
+    Imported(#[expect(dead_code)] Arc<dyn AsRef<[u8]> + Send + Sync>),
+}
+
+// SAFETY: the bytes are plain memory without thread affinity; access is ordered by `lock`.
+unsafe impl Send for Memory {}
+// SAFETY: as above.
+unsafe impl Sync for Memory {}
+
+/// Keeps other streams from a buffer: all of them, or those that write.
+pub(crate) enum Guard<'a> {
+    /// Others may read.
+    Shared(#[expect(dead_code)] RwLockReadGuard<'a, ()>),
+    /// Nobody else.
+    Sole(#[expect(dead_code)] RwLockWriteGuard<'a, ()>),
+}
+
+impl Memory {
+    /// Zeros.
+    pub fn zeros(bytes: u64) -> Result<Memory> {
+        let free = if bytes >= LARGE {
+            super::device::memory().map(|(free, _)| free)
+        } else {
+            None
+        };
+        let full = || Error::OutOfMemory { asked: bytes, free };
+        if free.is_some_and(|free| bytes > free) {
+            return Err(full());
+        }
+        let len = usize::try_from(bytes).map_err(|_| full())?;
+        // The allocator zeroes lazily (fresh pages) only for alignments that it has anyway, so
+        // the start is aligned here.
+        let layout = len
+            .checked_add(PADDING + ALIGN)
+            .and_then(|size| Layout::from_size_align(size, 16).ok())
+            .ok_or_else(full)?;
+        // SAFETY: the size is at least PADDING, not zero.
+        let base = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or_else(full)?;
+        let skip = base.as_ptr().align_offset(ALIGN);
+        // SAFETY: `skip` is below ALIGN, which the layout includes.
+        let start = unsafe { base.add(skip) };
+        Ok(Memory {
+            start,
+            len,
+            source: Source::Own(base, layout),
+            lock: RwLock::new(()),
+        })
+    }
+
+    /// Read-only bytes from outside.
+    pub fn import(keep: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Result<Memory> {
+        let bytes: &[u8] = (*keep).as_ref();
+        let (start, len) = (NonNull::from(bytes).cast::<u8>(), bytes.len());
+        if !start.addr().get().is_multiple_of(IMPORT_ALIGN) && len > 0 {
+            return Err(Error::InvalidTensor(
+                format!(
+                    "imported bytes start at address {:#x}; expected a multiple of {IMPORT_ALIGN}, \
+                     or allocate a buffer and write them into it",
+                    start.addr()
+                )
+                .into(),
+            ));
+        }
+        Ok(Memory {
+            start,
+            len,
+            source: Source::Imported(keep),
+            lock: RwLock::new(()),
+        })
+    }
+
+    /// The memory of a buffer of this backend.
+    pub fn of(buffer: &Buffer) -> Result<&Memory> {
+        buffer.raw().as_any().downcast_ref().ok_or_else(|| {
+            Error::InvalidTensor("a cpu buffer was not allocated by the cpu backend".into())
+        })
+    }
+
+    /// First byte.
+    pub fn start(&self) -> NonNull<u8> {
+        self.start
+    }
+
+    /// Bytes that may be read, from the start on: more than the size for our own allocations.
+    pub fn readable(&self) -> usize {
+        match self.source {
+            Source::Own(..) => self.len + PADDING,
+            Source::Imported(_) => self.len,
+        }
+    }
+
+    /// Keeps other streams from writing.
+    pub fn lock(&self) -> Guard<'_> {
+        Guard::Shared(self.lock.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Keeps other streams away; an error for read-only bytes.
+    pub fn lock_mut(&self) -> Result<Guard<'_>> {
+        match self.source {
+            Source::Own(..) => Ok(Guard::Sole(
+                self.lock.write().unwrap_or_else(PoisonError::into_inner),
+            )),
+            Source::Imported(_) => Err(Error::InvalidTensor(
+                "imported host memory is read-only; write to a buffer of the device's own".into(),
+            )),
+        }
+    }
+
+    fn check(&self, range: &Range<u64>) -> Result<Range<usize>> {
+        if range.start > range.end || range.end > self.len as u64 {
+            return Err(Error::InvalidTensor(
+                format!("bytes {range:?} of a buffer of {}", self.len).into(),
+            ));
+        }
+        Ok(range.start as usize..range.end as usize)
+    }
+
+    /// Copies bytes in.
+    pub fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
+        let range = self.check(&(offset..offset.saturating_add(data.len() as u64)))?;
+        let _sole = self.lock_mut()?;
+        // SAFETY: the range is inside our allocation, and the lock keeps everyone else away.
+        unsafe {
+            self.start
+                .add(range.start)
+                .copy_from_nonoverlapping(NonNull::from(data).cast(), data.len());
+        }
+        Ok(())
+    }
+
+    /// Copies bytes out.
+    pub fn read(&self, range: Range<u64>) -> Result<Vec<u8>> {
+        let range = self.check(&range)?;
+        let mut bytes = Vec::new();
+        bytes
+            .try_reserve_exact(range.len())
+            .map_err(|_| Error::OutOfMemory {
+                asked: range.len() as u64,
+                free: None,
+            })?;
+        let _shared = self.lock();
+        // SAFETY: the range is inside the memory, which is initialized (zeros, or a slice), and
+        // the lock keeps writers away.
+        bytes.extend_from_slice(unsafe {
+            std::slice::from_raw_parts(self.start.add(range.start).as_ptr(), range.len())
+        });
+        Ok(bytes)
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if let Source::Own(base, layout) = self.source {
+            // SAFETY: `zeros` allocated it with this layout.
+            unsafe { dealloc(base.as_ptr(), layout) };
+        }
+    }
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.source {
+            Source::Own(..) => "own",
+            Source::Imported(_) => "imported",
+        };
+        write!(f, "Memory({} bytes, {kind})", self.len)
+    }
+}
+
+impl RawBuffer for Memory {
+    fn len(&self) -> u64 {
+        self.len as u64
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeros_are_aligned_and_absurd_sizes_are_errors() {
+        for bytes in [0, 1, 63, 64, 1000, 1 << 20] {
+            let m = Memory::zeros(bytes).unwrap();
+            assert!(m.start.addr().get().is_multiple_of(ALIGN));
+            assert!(m.read(0..bytes).unwrap().iter().all(|&b| b == 0));
+        }
+        for bytes in [u64::MAX, i64::MAX as u64, 1 << 62, 1 << 50] {
+            assert!(
+                matches!(Memory::zeros(bytes), Err(Error::OutOfMemory { .. })),
+                "{bytes}"
+            );
+        }
+    }
+
+    #[test]
+    fn writes_and_reads_keep_to_the_buffer() {
+        let m = Memory::zeros(10).unwrap();
+        m.write(4, &[1, 2, 3]).unwrap();
+        assert_eq!(m.read(3..8).unwrap(), [0, 1, 2, 3, 0]);
+        assert!(m.write(8, &[0; 3]).is_err());
+        assert!(m.write(u64::MAX, &[0; 3]).is_err());
+        assert!(m.read(5..11).is_err());
+    }
+
+    #[test]
+    fn imported_bytes_are_read_only() {
+        let words: Vec<u64> = vec![7, 8];
+        let keep: Arc<dyn AsRef<[u8]> + Send + Sync> = Arc::new(Bytes(words));
+        let m = Memory::import(keep).unwrap();
+        assert_eq!(m.read(8..9).unwrap(), [8]);
+        assert!(
+            m.write(0, &[1])
+                .unwrap_err()
+                .to_string()
+                .contains("read-only")
+        );
+        assert!(m.lock_mut().is_err());
+    }
+
+    struct Bytes(Vec<u64>);
+    impl AsRef<[u8]> for Bytes {
+        fn as_ref(&self) -> &[u8] {
+            bytemuck::cast_slice(&self.0)
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! The kernel tables.
+//!
+//! To add a kernel: write it in a file of its folder as
+//! `fn fits(&Env, &Op<TensorDesc>) -> Result<Quality, Refusal>` and
+//! `unsafe fn run(&Ctx, &Op<Tensor>) -> Result<()>`, and add one [`Row`] to the `ROWS` of that
+//! folder, before every row that is slower where both fit. `fits` alone decides legality: `run`
+//! is called only for ops that it accepted, and may assume all that
+//! [`Queue`](crate::Queue) checks. Numbers that live in tensors (ids, slots, page numbers,
+//! lengths) are not checked by anyone: `run` does. Kernels never read outside the cells of a
+//! tensor, unless [`Src::slack`](super::view::Src::slack) says how far they may.
+
+use super::{attention, isa::Isa, matmul, ops, pool::Pool};
+use crate::{Op, Tensor, backend, error::Result};
+
+/// What the choice of a kernel depends on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Env {
+    /// Instruction sets.
+    pub isa: Isa,
+    /// Threads that a parallel region uses at most.
+    pub threads: usize,
+}
+
+/// What a kernel runs with.
+#[derive(Debug)]
+pub(crate) struct Ctx {
+    /// What it was chosen for.
+    pub env: Env,
+    /// Threads.
+    pub pool: Pool,
+}
+
+/// Runs one op to its end.
+///
+/// # Safety
+/// The op passed [`Queue`](crate::Queue)'s checks, the row's `fits` accepts it, and no other
+/// thread writes to the memory of its operands (or reads what it writes) until it returns.
+pub(crate) type Run = unsafe fn(&Ctx, &Op<Tensor>) -> Result<()>;
+
+/// One kernel of this backend.
+pub(crate) type Row = backend::Row<Env, Run>;
+
+/// Every kernel; within one op best first, portable last.
+const TABLES: &[&[Row]] = &[matmul::ROWS, attention::ROWS, ops::ROWS];
+
+/// Every kernel; within one op best first, portable last.
+pub(crate) fn all() -> impl Iterator<Item = &'static Row> {
+    TABLES.iter().copied().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn names_are_unique() {
+        let names: Vec<_> = all().map(|row| row.id.0).collect();
+        assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len());
+        for name in names {
+            assert!(name.starts_with("cpu-"), "{name}");
+        }
+    }
+}
