@@ -1,0 +1,1 @@
+//! Hand-computed values, op by op.
