@@ -1,0 +1,40 @@
+//! The kernel table: every kernel of this backend in one place, best first within an op.
+//!
+//! To add a kernel: write `shaders/NAME.wgsl` and list it in `shaders.rs`; write
+//! `fits(&Caps, &Op<TensorDesc>) -> Result<Quality, Refusal>` (legality, with the reason if not)
+//! and `run(&mut State, &Op<Tensor>) -> Result<()>` in a file under `kernels/`; add one line
+//! here. `run` builds a [`Launch`](super::launch::Launch) per dispatch and hands it to
+//! [`State::dispatch`]; it may assume all that the queue validated and that `fits` said yes.
+
+use super::{caps::Caps, stream::State};
+use crate::{
+    backend::Row,
+    device::{KernelId, Quality},
+    error::{Refusal, Result},
+    layout::TensorDesc,
+    op::{Op, OpKind},
+    tensor::Tensor,
+};
+
+/// Launches a kernel.
+pub(crate) type Run = fn(&mut State, &Op<Tensor>) -> Result<()>;
+
+/// A kernel of this backend.
+pub(crate) type WgpuRow = Row<Caps, Run>;
+
+const fn row(
+    id: &'static str,
+    op: OpKind,
+    fits: fn(&Caps, &Op<TensorDesc>) -> Result<Quality, Refusal>,
+    run: Run,
+) -> WgpuRow {
+    Row {
+        id: KernelId(id),
+        op,
+        fits,
+        run,
+    }
+}
+
+/// Every kernel.
+pub(crate) static ROWS: &[WgpuRow] = &[];
