@@ -32,7 +32,7 @@ pub fn run(args: &Args) -> Result<()> {
                 "96",
                 "--prompt",
             ];
-            gristmill(&[&fixed, &[args.prompt.as_str()], device].concat())?;
+            gristmill(&[&fixed[..], &[args.prompt.as_str()], device].concat())?;
         }
         Err(e) => {
             eprintln!("{e:#}");
@@ -41,7 +41,7 @@ pub fn run(args: &Args) -> Result<()> {
         }
     }
     eprintln!("Every kernel of this device against the f64 reference, smoke tier:");
-    gristmill(&[&["verify", "--tier", "smoke"], device].concat())
+    gristmill(&[&["verify", "--tier", "smoke"][..], device].concat())
 }
 
 /// Runs the command line of this workspace.
@@ -54,7 +54,7 @@ fn gristmill(args: &[&str]) -> Result<()> {
         "gristmill-cli",
         "--",
     ];
-    cargo(&[&fixed, args].concat())
+    cargo(&[&fixed[..], args].concat())
 }
 
 /// Runs cargo with inherited output.
