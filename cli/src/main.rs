@@ -17,8 +17,10 @@ mod engine;
 mod generate;
 mod gguf;
 mod logits;
+mod replay;
 mod tokenize;
 mod tokenizer;
+mod verify;
 
 /// Compute kernels for model inference: what this machine has, whether it is right, how fast it is.
 #[derive(Parser)]
@@ -34,7 +36,9 @@ enum Command {
     Devices(devices::Args),
     Generate(generate::Args),
     Logits(logits::Args),
+    Replay(replay::Args),
     Tokenize(tokenize::Args),
+    Verify(verify::Args),
 }
 
 fn main() -> ExitCode {
@@ -47,7 +51,9 @@ fn main() -> ExitCode {
         Command::Devices(args) => devices::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Logits(args) => logits::run(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
+        Command::Verify(args) => verify::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -54,6 +54,15 @@ impl Array {
         }
     }
 
+    /// The numbers, row-major; blocks are decoded. Empty when the view reaches beyond the bytes.
+    pub fn numbers(&self) -> Vec<f64> {
+        if self.fits() {
+            Nd::of(self).v
+        } else {
+            Vec::new()
+        }
+    }
+
     fn fits(&self) -> bool {
         self.byte_offset
             .checked_add(self.desc.span_bytes())
