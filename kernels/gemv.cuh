@@ -8,7 +8,7 @@
 #define GEMV_CTAS(M) (M == 1 ? 8 : M == 2 ? 6 : 4)
 
 template <int R, int M>
-GM_DEV void gemv_finish(float (&acc)[R][M], float* y, const float* bias, const float* res, u32 m, u32 n, u64 ldy, u64 ldr, float alpha, u32 act) {
+GM_DEV void gemv_finish(float (&acc)[R][M], void* y, u32 m, u32 n, u64 ldy, GM_EPILOGUE_PARAMS) {
   __shared__ float red[GEMV_THREADS / 32][R * M];
   const u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   #pragma unroll
@@ -26,16 +26,16 @@ GM_DEV void gemv_finish(float (&acc)[R][M], float* y, const float* bias, const f
   #pragma unroll
   for (int w = 0; w < GEMV_THREADS / 32; w++) s += red[w][t];
   s = alpha * s;
-  if (bias) s += bias[row];
+  if (bias) s += ld_typed(bias, row, GM_TYPE_BIAS(types));
   s = gm_act(s, act);
-  if (res) s += res[col * ldr + row];
-  y[col * ldy + row] = s;
+  if (gate) s *= ld_typed(gate, col * ldg + row, GM_TYPE_GATE(types));
+  if (res) s += ld_typed(res, col * ldr + row, GM_TYPE_RES(types));
+  st_typed(y, col * ldy + row, GM_TYPE_Y(types), s);
 }
 
 // Quantized weights, activations in f32: a lane takes 8 weights at a time, so that a warp reads x in whole lines.
 template <class F, int R, int M>
-GM_DEV void gemv_q_f32(const u8* __restrict__ w, const float* __restrict__ x, float* y, const float* bias, const float* res,
-                       u64 w_row_bytes, u32 m, u32 n, u32 k, u64 ldx, u64 ldy, u64 ldr, float alpha, u32 act) {
+GM_DEV void gemv_q_f32(const u8* __restrict__ w, const float* __restrict__ x, void* y, u64 w_row_bytes, u32 m, u32 n, u32 k, u64 ldx, u64 ldy, GM_EPILOGUE_PARAMS) {
   const u32 row0 = blockIdx.x * R, m0 = blockIdx.y * M, lanes = k / 8;
   const bool vec = aligned16(x, ldx * 4);
   const u8* wr[R];
@@ -81,13 +81,12 @@ GM_DEV void gemv_q_f32(const u8* __restrict__ w, const float* __restrict__ x, fl
       }
     }
   }
-  gemv_finish<R, M>(acc, y, bias, res, m, n, ldy, ldr, alpha, act);
+  gemv_finish<R, M>(acc, y, m, n, ldy, GM_EPILOGUE_ARGS);
 }
 
 // Quantized weights, activations in 8 bits (planes of quantize_q8.cu): a lane takes a unit of 32 weights.
 template <class F, int R, int M>
-GM_DEV void gemv_q_q8(const u8* __restrict__ w, const i8* __restrict__ xq, const u32x2* __restrict__ xinfo, float* y, const float* bias, const float* res,
-                      u64 w_row_bytes, u32 m, u32 n, u32 k, u64 ldy, u64 ldr, float alpha, u32 act) {
+GM_DEV void gemv_q_q8(const u8* __restrict__ w, const i8* __restrict__ xq, const u32x2* __restrict__ xinfo, void* y, u64 w_row_bytes, u32 m, u32 n, u32 k, u64 ldy, GM_EPILOGUE_PARAMS) {
   const u32 row0 = blockIdx.x * R, m0 = blockIdx.y * M, units = k / 32;
   const u8* wr[R];
   u32 xrow[M];
@@ -128,13 +127,12 @@ GM_DEV void gemv_q_q8(const u8* __restrict__ w, const i8* __restrict__ xq, const
       }
     }
   }
-  gemv_finish<R, M>(acc, y, bias, res, m, n, ldy, ldr, alpha, act);
+  gemv_finish<R, M>(acc, y, m, n, ldy, GM_EPILOGUE_ARGS);
 }
 
 // Dense weights, activations in f32. 16-byte loads where the rows allow them, one element at a time for the rest.
 template <class T, int R, int M>
-GM_DEV void gemv_dense(const T* __restrict__ w, const float* __restrict__ x, float* y, const float* bias, const float* res,
-                       u64 ldw, u32 m, u32 n, u32 k, u64 ldx, u64 ldy, u64 ldr, float alpha, u32 act) {
+GM_DEV void gemv_dense(const T* __restrict__ w, const float* __restrict__ x, void* y, u64 ldw, u32 m, u32 n, u32 k, u64 ldx, u64 ldy, GM_EPILOGUE_PARAMS) {
   const u32 row0 = blockIdx.x * R, m0 = blockIdx.y * M;
   const bool vec = aligned16(x, ldx * 4) && aligned16(w, ldw * sizeof(T));
   const u32 kv = vec ? k & ~7u : 0;
@@ -173,23 +171,23 @@ GM_DEV void gemv_dense(const T* __restrict__ w, const float* __restrict__ x, flo
       for (int i = 0; i < M; i++) acc[r][i] += wv * xr[i][at];
     }
   }
-  gemv_finish<R, M>(acc, y, bias, res, m, n, ldy, ldr, alpha, act);
+  gemv_finish<R, M>(acc, y, m, n, ldy, GM_EPILOGUE_ARGS);
 }
 
 #define GEMV_Q_F32(NAME, F, R, M) \
-GM_KERNEL __launch_bounds__(GEMV_THREADS, GEMV_CTAS(M)) gm_gemv_##NAME##_f32_m##M(const u8* __restrict__ w, const float* __restrict__ x, float* y, const float* bias, const float* res, \
-  u64 w_row_bytes, u32 m, u32 n, u32 k, u64 ldx, u64 ldy, u64 ldr, float alpha, u32 act) \
-{ gemv_q_f32<F, R, M>(w, x, y, bias, res, w_row_bytes, m, n, k, ldx, ldy, ldr, alpha, act); }
+GM_KERNEL __launch_bounds__(GEMV_THREADS, GEMV_CTAS(M)) gm_gemv_##NAME##_f32_m##M(const u8* __restrict__ w, const float* __restrict__ x, void* y, \
+  u64 w_row_bytes, u32 m, u32 n, u32 k, u64 ldx, u64 ldy, GM_EPILOGUE_PARAMS) \
+{ gemv_q_f32<F, R, M>(w, x, y, w_row_bytes, m, n, k, ldx, ldy, GM_EPILOGUE_ARGS); }
 #define GEMV_Q_Q8(NAME, F, R, M) \
-GM_KERNEL __launch_bounds__(GEMV_THREADS, GEMV_CTAS(M)) gm_gemv_##NAME##_q8_m##M(const u8* __restrict__ w, const i8* __restrict__ xq, const u32x2* __restrict__ xinfo, float* y, const float* bias, const float* res, \
-  u64 w_row_bytes, u32 m, u32 n, u32 k, u64 ldy, u64 ldr, float alpha, u32 act) \
-{ gemv_q_q8<F, R, M>(w, xq, xinfo, y, bias, res, w_row_bytes, m, n, k, ldy, ldr, alpha, act); }
+GM_KERNEL __launch_bounds__(GEMV_THREADS, GEMV_CTAS(M)) gm_gemv_##NAME##_q8_m##M(const u8* __restrict__ w, const i8* __restrict__ xq, const u32x2* __restrict__ xinfo, void* y, \
+  u64 w_row_bytes, u32 m, u32 n, u32 k, u64 ldy, GM_EPILOGUE_PARAMS) \
+{ gemv_q_q8<F, R, M>(w, xq, xinfo, y, w_row_bytes, m, n, k, ldy, GM_EPILOGUE_ARGS); }
 // Two rows of w a CTA: two independent weight streams a lane and x read once for both.
 #define GEMV_Q(NAME, F) \
 GEMV_Q_F32(NAME, F, 2, 1) GEMV_Q_F32(NAME, F, 2, 2) GEMV_Q_F32(NAME, F, 2, 4) GEMV_Q_F32(NAME, F, 2, 8) \
 GEMV_Q_Q8(NAME, F, 2, 1) GEMV_Q_Q8(NAME, F, 2, 2) GEMV_Q_Q8(NAME, F, 2, 4) GEMV_Q_Q8(NAME, F, 2, 8)
 #define GEMV_DENSE1(NAME, T, R, M) \
-GM_KERNEL __launch_bounds__(GEMV_THREADS, GEMV_CTAS(M)) gm_gemv_##NAME##_f32_m##M(const T* __restrict__ w, const float* __restrict__ x, float* y, const float* bias, const float* res, \
-  u64 ldw, u32 m, u32 n, u32 k, u64 ldx, u64 ldy, u64 ldr, float alpha, u32 act) \
-{ gemv_dense<T, R, M>(w, x, y, bias, res, ldw, m, n, k, ldx, ldy, ldr, alpha, act); }
+GM_KERNEL __launch_bounds__(GEMV_THREADS, GEMV_CTAS(M)) gm_gemv_##NAME##_f32_m##M(const T* __restrict__ w, const float* __restrict__ x, void* y, \
+  u64 ldw, u32 m, u32 n, u32 k, u64 ldx, u64 ldy, GM_EPILOGUE_PARAMS) \
+{ gemv_dense<T, R, M>(w, x, y, ldw, m, n, k, ldx, ldy, GM_EPILOGUE_ARGS); }
 #define GEMV_DENSE(NAME, T) GEMV_DENSE1(NAME, T, 2, 1) GEMV_DENSE1(NAME, T, 2, 2) GEMV_DENSE1(NAME, T, 2, 4) GEMV_DENSE1(NAME, T, 2, 8)

@@ -89,7 +89,29 @@ GM_DEV float warp_sum(float v) {
   return v;
 }
 
-// ---- epilogue: y = act(alpha * acc + bias[n]) + residual -----------------------------------------------
+// ---- operands whose type is known at run time ------------------------------------------------------------
+#define GM_T_F32 0
+#define GM_T_F16 1
+#define GM_T_BF16 2
+GM_DEV float ld_typed(const void* p, u64 i, u32 type) {
+  if (type == GM_T_F32) return ((const float*)p)[i];
+  const u16 h = ((const u16*)p)[i];
+  return type == GM_T_F16 ? f16_bits_to_f32(h) : gm_float((u32)h << 16);
+}
+GM_DEV void st_typed(void* p, u64 i, u32 type, float v) {
+  if (type == GM_T_F32) ((float*)p)[i] = v;
+  else ((u16*)p)[i] = type == GM_T_F16 ? f32_to_f16_bits(v) : f32_to_bf16_bits(v);
+}
+
+// ---- epilogue: y = act(alpha * acc + bias[n]) * gate + residual ------------------------------------------
+// bias, gate and res may be null. `types` holds four bits each for y, bias, gate and res, from the lowest. res may be
+// y itself (accumulation): a thread reads a place before it writes it.
+#define GM_EPILOGUE_PARAMS const void* bias, const void* gate, const void* res, u64 ldg, u64 ldr, float alpha, u32 act, u32 types
+#define GM_EPILOGUE_ARGS bias, gate, res, ldg, ldr, alpha, act, types
+#define GM_TYPE_Y(types) ((types) & 15u)
+#define GM_TYPE_BIAS(types) ((types) >> 4 & 15u)
+#define GM_TYPE_GATE(types) ((types) >> 8 & 15u)
+#define GM_TYPE_RES(types) ((types) >> 12 & 15u)
 #define GM_ACT_NONE 0
 #define GM_ACT_RELU 1
 #define GM_ACT_SILU 2
@@ -98,10 +120,12 @@ GM_DEV float warp_sum(float v) {
 #define GM_ACT_GELU_QUICK 5
 #define GM_ACT_SIGMOID 6
 #define GM_ACT_TANH 7
+#define GM_ACT_RELU_SQUARED 8
 GM_DEV float gm_sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 GM_DEV float gm_act(float x, u32 act) {
   switch (act) {
     case GM_ACT_RELU: return x < 0.0f ? 0.0f : x;
+    case GM_ACT_RELU_SQUARED: return x < 0.0f ? 0.0f : x * x;
     case GM_ACT_SILU: return x / (1.0f + expf(-x));
     // 0.5 x (1 + tanh u) = x / (1 + exp(-2u))
     case GM_ACT_GELU_TANH: return x / (1.0f + expf(-1.5957691216057308f * (x + 0.044715f * x * x * x)));

@@ -5,9 +5,9 @@
 #include "gm.cuh"
 
 #define MATMUL_PARAMS(TA, TB) \
-  const TA* __restrict__ A, const TB* __restrict__ B, void* C, const float* bias, const void* res, u32 m, u32 n, u32 k, \
-  u64 lda, u64 ldb, u64 ldc, u64 ldr, u64 bsa, u64 bsb, u64 bsc, u64 bsr, float alpha, u32 act, u32 c_f32
-#define MATMUL_ARGS A, B, C, bias, res, m, n, k, lda, ldb, ldc, ldr, bsa, bsb, bsc, bsr, alpha, act, c_f32
+  const TA* __restrict__ A, const TB* __restrict__ B, void* C, u32 m, u32 n, u32 k, u64 lda, u64 ldb, u64 ldc, \
+  u64 bsa, u64 bsb, u64 bsc, u64 bsg, u64 bsr, GM_EPILOGUE_PARAMS
+#define MATMUL_ARGS A, B, C, m, n, k, lda, ldb, ldc, bsa, bsb, bsc, bsg, bsr, GM_EPILOGUE_ARGS
 
 // Tiles in bands of 8 tile rows, so that CTAs that run together share rows of A and of B in L2.
 GM_DEV void tile_of(u32 id, u32 tm, u32 tn, u32& im, u32& in) {
@@ -15,47 +15,41 @@ GM_DEV void tile_of(u32 id, u32 tm, u32 tn, u32& im, u32& in) {
   im = first + at % h; in = at / h;
 }
 
-// A finished block of ROWS x COLS sums (already times alpha) in shared memory to C at (row0, col0). Rolled loops, and
-// bias and activation in a pass of their own, so that the activation is in the code once and not once per sum.
+// A finished block of ROWS x COLS sums (already times alpha) in shared memory to C at (row0, col0). A thread takes two
+// columns; the loop stays rolled, and the activation is a pass of its own, so that its code is there once.
 template <int THREADS, int ROWS, int COLS>
-GM_DEV void finish_block(float* s, u32 stride, const float* bias, u32 col0, u32 n, u32 act) {
-  if (!bias && !act) return;
-  #pragma unroll 1
-  for (u32 i = threadIdx.x; i < ROWS * COLS; i += THREADS) {
-    const u32 lr = i / COLS, lc = i % COLS, col = col0 + lc;
-    float v = s[lr * stride + lc];
-    if (bias && col < n) v += bias[col];
-    s[lr * stride + lc] = gm_act(v, act);
+GM_DEV void store_block(float* s, u32 stride, void* C, u32 row0, u32 col0, u32 m, u32 n, u64 ldc, u64 bsc, u64 bsg, u64 bsr, GM_EPILOGUE_PARAMS) {
+  const u64 z = blockIdx.z;
+  const u32 ty = GM_TYPE_Y(types), size = ty == GM_T_F32 ? 4 : 2;
+  if (bias || act) {
+    #pragma unroll 1
+    for (u32 i = threadIdx.x; i < ROWS * COLS; i += THREADS) {
+      const u32 at = i / COLS * stride + i % COLS, col = col0 + i % COLS;
+      const float b = bias && col < n ? ld_typed(bias, col, GM_TYPE_BIAS(types)) : 0.0f;
+      s[at] = gm_act(s[at] + b, act);
+    }
+    __syncthreads();
   }
-  __syncthreads();
-}
-template <int THREADS, int ROWS, int COLS, class T>
-GM_DEV void store_block_as(const float* s, u32 stride, T* c, const T* res, u32 row0, u32 col0, u32 m, u32 n, u64 ldc, u64 ldr) {
-  const bool pair = ((((u64)c) | (ldc * sizeof(T))) & (2 * sizeof(T) - 1)) == 0;
+  u8* c = (u8*)C + z * bsc * size;
+  const bool pair = ((((u64)c) | (ldc * size)) & (2 * size - 1)) == 0;
   #pragma unroll 1
   for (u32 i = threadIdx.x; i < ROWS * COLS / 2; i += THREADS) {
     const u32 lr = i / (COLS / 2), lc = i % (COLS / 2) * 2, row = row0 + lr, col = col0 + lc;
     if (row >= m || col >= n) continue;
     const bool two = col + 1 < n;
     float a = s[lr * stride + lc], b = s[lr * stride + lc + 1];
-    if (res) { const T* p = res + row * ldr + col; a += to_f32(p[0]); if (two) b += to_f32(p[1]); }
-    T* p = c + row * ldc + col;
-    T va, vb; from_f32(a, va); from_f32(b, vb);
-    struct __align__(2 * sizeof(T)) Two { T a, b; } v = {va, vb};
-    if (two && pair) *(Two*)p = v; else { p[0] = va; if (two) p[1] = vb; }
+    if (gate) {
+      const u64 g = z * bsg + row * ldg + col;
+      a *= ld_typed(gate, g, GM_TYPE_GATE(types)); if (two) b *= ld_typed(gate, g + 1, GM_TYPE_GATE(types));
+    }
+    if (res) {
+      const u64 r = z * bsr + row * ldr + col;
+      a += ld_typed(res, r, GM_TYPE_RES(types)); if (two) b += ld_typed(res, r + 1, GM_TYPE_RES(types));
+    }
+    const u64 at = row * ldc + col;
+    if (two && pair) {
+      if (ty == GM_T_F32) { u32x2 v = {gm_bits(a), gm_bits(b)}; *(u32x2*)(c + at * 4) = v; }
+      else *(u32*)(c + at * 2) = ty == GM_T_F16 ? pack2(a, b, f16()) : pack2(a, b, bf16());
+    } else { st_typed(c, at, ty, a); if (two) st_typed(c, at + 1, ty, b); }
   }
-}
-template <int THREADS, int ROWS, int COLS, class T>
-GM_DEV void store_block(float* s, u32 stride, void* C, const float* bias, const void* res, u32 row0, u32 col0, u32 m, u32 n, u64 ldc, u64 ldr, u64 bsc, u64 bsr, u32 act, u32 c_f32, T) {
-  const u64 z = blockIdx.z;
-  finish_block<THREADS, ROWS, COLS>(s, stride, bias, col0, n, act);
-  if (c_f32) store_block_as<THREADS, ROWS, COLS, float>(s, stride, (float*)C + z * bsc, res ? (const float*)res + z * bsr : 0, row0, col0, m, n, ldc, ldr);
-  else store_block_as<THREADS, ROWS, COLS, T>(s, stride, (T*)C + z * bsc, res ? (const T*)res + z * bsr : 0, row0, col0, m, n, ldc, ldr);
-}
-// A type whose only result type is f32.
-template <int THREADS, int ROWS, int COLS>
-GM_DEV void store_block(float* s, u32 stride, void* C, const float* bias, const void* res, u32 row0, u32 col0, u32 m, u32 n, u64 ldc, u64 ldr, u64 bsc, u64 bsr, u32 act, u32, float) {
-  const u64 z = blockIdx.z;
-  finish_block<THREADS, ROWS, COLS>(s, stride, bias, col0, n, act);
-  store_block_as<THREADS, ROWS, COLS, float>(s, stride, (float*)C + z * bsc, res ? (const float*)res + z * bsr : 0, row0, col0, m, n, ldc, ldr);
 }

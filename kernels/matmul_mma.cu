@@ -104,7 +104,7 @@ GM_DEV void matmul_mma(MATMUL_PARAMS(T, T)) {
         *(Two*)(out + (wm + i * 16 + (lane >> 2) + h * 8) * STRIDE + wn + j * 8 + (lane & 3) * 2) = v;
       }
   __syncthreads();
-  store_block<THREADS, BM, BN>(out, STRIDE, C, bias, res, m0, n0, m, n, ldc, ldr, bsc, bsr, act, c_f32, T());
+  store_block<THREADS, BM, BN>(out, STRIDE, C, m0, n0, m, n, ldc, bsc, bsg, bsr, GM_EPILOGUE_ARGS);
 }
 #define MATMUL_MMA1(NAME, T, L, NN, BM, BN, WM, WN, ST, SUF, AL, CTAS) \
 GM_KERNEL __launch_bounds__((BM / WM) * (BN / WN) * 32, CTAS) gm_matmul_##NAME##_##L##_##BM##x##BN##_mma##SUF(MATMUL_PARAMS(T, T)) { matmul_mma<T, BM, BN, WM, WN, ST, AL, NN>(MATMUL_ARGS); }

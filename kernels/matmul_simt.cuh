@@ -96,7 +96,7 @@ GM_DEV void matmul_simt(MATMUL_PARAMS(TA, TB)) {
       #pragma unroll
       for (int r = 0; r < 4; r++) { const f32x4 v = {alpha * acc[i + r][j], alpha * acc[i + r][j + 1], alpha * acc[i + r][j + 2], alpha * acc[i + r][j + 3]}; *(f32x4*)(smem + (ty * 4 + r) * QN + tx * 4) = v; }
       __syncthreads();
-      store_block<SIMT_THREADS, QM, QN>(smem, QN, C, bias, res, m0 + (i / 4) * QM, n0 + (j / 4) * QN, m, n, ldc, ldr, bsc, bsr, act, c_f32, TA());
+      store_block<SIMT_THREADS, QM, QN>(smem, QN, C, m0 + (i / 4) * QM, n0 + (j / 4) * QN, m, n, ldc, bsc, bsg, bsr, GM_EPILOGUE_ARGS);
       __syncthreads();
     }
 }

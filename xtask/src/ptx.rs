@@ -60,6 +60,7 @@ impl Target {
 /// Every kernel source and the targets it is compiled for.
 const SOURCES: &[(&str, &[Target])] = &[
     ("cast", &[Target::Sm75]),
+    ("copy", &[Target::Sm75]),
     ("dequant", &[Target::Sm75]),
     ("gemv_bf16", &[Target::Sm75]),
     ("gemv_f16", &[Target::Sm75]),

@@ -1,29 +1,25 @@
-//! The cuda backend.
+//! NVIDIA GPUs of compute capability 7.5 and later, through the driver alone: the kernels are committed as PTX 8.0,
+//! which drivers since version 525 compile for the GPU at hand, each module when one of its kernels is first used.
+//!
+//! The layers, from below: `driver` (raw calls, the only module that names cudarc), `preflight` (is there a driver?),
+//! `modules` (PTX to kernels), one module per op family over `geometry`, `rows` (the kernel table), and `device` and
+//! `stream`, which implement the contract.
 
-use crate::{
-    device::{Backend, BoxFuture, Device, DeviceId, DeviceInfo, OpenOptions},
-    error::{Error, Result},
-};
-use std::sync::Arc;
+mod copy;
+mod dequantize;
+mod device;
+mod driver;
+mod error;
+mod geometry;
+mod matmul;
+mod memory;
+mod modules;
+mod preflight;
+mod rows;
+mod stream;
 
-/// The cuda backend.
-#[derive(Debug)]
-pub struct Cuda;
+pub use device::{Cuda, CudaDevice};
+pub use memory::CudaBuffer;
 
-impl Backend for Cuda {
-    fn name(&self) -> &'static str {
-        "cuda"
-    }
-
-    fn probe(&self) -> BoxFuture<'_, Result<Vec<DeviceInfo>>> {
-        Box::pin(async { Err(Error::not_available("cuda", "not built")) })
-    }
-
-    fn open<'a>(
-        &'a self,
-        _id: &'a DeviceId,
-        _options: &'a OpenOptions,
-    ) -> BoxFuture<'a, Result<Arc<dyn Device>>> {
-        Box::pin(async { Err(Error::not_available("cuda", "not built")) })
-    }
-}
+/// Name of the backend.
+const NAME: &str = "cuda";
