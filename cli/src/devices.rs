@@ -187,10 +187,14 @@ fn print(report: &Value) {
                     gib(&m["total"])
                 );
             }
+            let limit = |v: &Value| match gib(v) {
+                huge if huge > 1e6 => "unlimited".to_owned(),
+                n => format!("{n:.1} GiB"),
+            };
             println!(
-                "    limits    buffer {:.1} GiB, binding {:.1} GiB",
-                gib(&d["max_buffer"]),
-                gib(&d["max_binding"])
+                "    limits    buffer {}, binding {}",
+                limit(&d["max_buffer"]),
+                limit(&d["max_binding"])
             );
             let features: Vec<_> = list(&d["features"]).iter().map(text).collect();
             println!("    features  {}", features.join(", "));

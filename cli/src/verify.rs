@@ -90,6 +90,11 @@ pub fn run(args: &Args) -> Result<()> {
         println!("{}", report.json());
     } else {
         print!("{}", report.text());
+        let t = report.totals();
+        println!(
+            "{} passed, {} failed, {} refused",
+            t.passed, t.failed, t.refused
+        );
     }
     verdict(&report)
 }

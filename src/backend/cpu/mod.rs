@@ -4,6 +4,7 @@
 //! `GRISTMILL_CPU_ISA` (`portable`, `avx2`, `avx512`) restricts the instruction sets.
 
 mod attention;
+pub mod ceilings;
 mod convert;
 mod device;
 mod isa;
