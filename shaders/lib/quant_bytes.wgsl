@@ -1,56 +1,37 @@
-// Little-endian fields of the binding `w: array<u32>`, by byte address. Include before one
-// `quant_<format>.wgsl`.
+// Fields of quantized blocks in the operand `w`, by byte from the start of the tensor: what
+// decoders need beyond the generated w_u8, w_u16 and w_u32.
 //
-// Each format file defines
+// Each `quant_<format>.wgsl` (formats and the plain f32, f16, bf16) defines
 //   const BLOCK: u32        elements per block, a multiple of 8
 //   const BLOCK_BYTES: u32  bytes per block
 //   fn decode8(b: u32, j: u32) -> mat2x4<f32>
 //                           elements 8j..8j+8 of the block that starts at byte b
-// and the plain formats (blocks of 8 elements) also
+// and the plain ones (blocks of 8 elements) also
 //   fn decode1(b: u32) -> f32
 //                           the element at byte b, for axes that are not a multiple of 8
-// Blocks of quantized formats start at even bytes. No word is read that holds no byte of the
-// element asked for, so nothing lies beyond a binding whose size is rounded up to 4 bytes.
-
-fn w_u8(b: u32) -> u32 {
-    return (w[b >> 2u] >> ((b & 3u) * 8u)) & 0xffu;
-}
+// No word is read that holds no byte of the elements asked for.
 
 fn w_i8(b: u32) -> f32 {
-    return f32(bitcast<i32>(w[b >> 2u] << (24u - (b & 3u) * 8u)) >> 24u);
+    return f32(bitcast<i32>(w_u8(b) << 24u) >> 24u);
 }
 
-// b is even.
-fn w_u16(b: u32) -> u32 {
-    return (w[b >> 2u] >> ((b & 2u) * 8u)) & 0xffffu;
-}
-
-// b is even.
+// b is even in blocks of even size.
 fn w_f16(b: u32) -> f32 {
     return unpack2x16float(w_u16(b)).x;
 }
 
-// Any b.
-fn w_u32(b: u32) -> u32 {
-    let i = b >> 2u;
-    let s = (b & 3u) * 8u;
-    var v = w[i] >> s;
-    if (s != 0u) {
-        v |= w[i + 1u] << (32u - s);
-    }
-    return v;
-}
-
-// Any b.
+// 8 bytes from any b.
 fn w_u32x2(b: u32) -> vec2<u32> {
-    let i = b >> 2u;
-    let s = (b & 3u) * 8u;
-    let mid = w[i + 1u];
+    let a = (p.w_off & 3u) + b;
+    let i = a >> 2u;
+    let s = (a & 3u) * 8u;
+    let low = w_word(i);
+    let mid = w_word(i + 1u);
     if (s == 0u) {
-        return vec2<u32>(w[i], mid);
+        return vec2<u32>(low, mid);
     }
     let t = 32u - s;
-    return vec2<u32>((w[i] >> s) | (mid << t), (mid >> s) | (w[i + 2u] << t));
+    return vec2<u32>((low >> s) | (mid << t), (mid >> s) | (w_word(i + 2u) << t));
 }
 
 // The low nibbles of 8 bytes.

@@ -1,16 +1,16 @@
-// f16, as blocks of 8. Addresses are even.
+// f16, as blocks of 8.
+#include "lib/quant_half.wgsl"
 const BLOCK: u32 = 8u;
 const BLOCK_BYTES: u32 = 16u;
 
 fn decode1(b: u32) -> f32 {
-    return w_f16(b);
+    return w_get(b >> 1u);
 }
 
 fn decode8(b: u32, j: u32) -> mat2x4<f32> {
-    let lo = w_u32x2(b + 16u * j);
-    let hi = w_u32x2(b + 16u * j + 8u);
+    let v = w_half8(b + 16u * j);
     return mat2x4<f32>(
-        vec4<f32>(unpack2x16float(lo.x), unpack2x16float(lo.y)),
-        vec4<f32>(unpack2x16float(hi.x), unpack2x16float(hi.y)),
+        vec4<f32>(unpack_f16(v.x), unpack_f16(v.y)),
+        vec4<f32>(unpack_f16(v.z), unpack_f16(v.w)),
     );
 }

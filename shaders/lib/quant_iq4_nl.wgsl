@@ -1,4 +1,5 @@
 // IQ4_NL: f16 d, 16 bytes of nibbles; element = d * TABLE[n].
+#include "lib/quant_bytes.wgsl"
 #include "lib/codebook_iq4.wgsl"
 const BLOCK: u32 = 32u;
 const BLOCK_BYTES: u32 = 18u;

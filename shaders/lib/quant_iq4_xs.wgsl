@@ -1,5 +1,6 @@
 // IQ4_XS: f16 d, 8 6-bit scales (u16 of high pairs, 4 bytes of low nibbles), 128 bytes of
 // nibbles; element = d * (sc - 32) * TABLE[n].
+#include "lib/quant_bytes.wgsl"
 #include "lib/codebook_iq4.wgsl"
 const BLOCK: u32 = 256u;
 const BLOCK_BYTES: u32 = 136u;

@@ -1,5 +1,6 @@
 // Q2_K: 16 bytes of 4-bit scale and minimum per 16 elements, 64 bytes of 2-bit codes, f16 d,
 // f16 dmin; element = d * sc * q - dmin * mn.
+#include "lib/quant_bytes.wgsl"
 const BLOCK: u32 = 256u;
 const BLOCK_BYTES: u32 = 84u;
 

@@ -1,5 +1,6 @@
 // Q3_K: 32 bytes of third bits, 64 bytes of 2-bit codes, 12 bytes of 6-bit scales per 16
 // elements, f16 d; element = d * (sc - 32) * (q - 4).
+#include "lib/quant_bytes.wgsl"
 const BLOCK: u32 = 256u;
 const BLOCK_BYTES: u32 = 110u;
 

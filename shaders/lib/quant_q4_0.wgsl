@@ -1,4 +1,5 @@
 // Q4_0: f16 d, 16 bytes of nibbles; element = d * (n - 8).
+#include "lib/quant_bytes.wgsl"
 const BLOCK: u32 = 32u;
 const BLOCK_BYTES: u32 = 18u;
 

@@ -1,4 +1,5 @@
 // Q5_0: f16 d, u32 of fifth bits, 16 bytes of nibbles; element = d * (n - 16).
+#include "lib/quant_bytes.wgsl"
 const BLOCK: u32 = 32u;
 const BLOCK_BYTES: u32 = 22u;
 

@@ -1,4 +1,5 @@
 // Q5_1: f16 d, f16 m, u32 of fifth bits, 16 bytes of nibbles; element = d * n + m.
+#include "lib/quant_bytes.wgsl"
 const BLOCK: u32 = 32u;
 const BLOCK_BYTES: u32 = 24u;
 

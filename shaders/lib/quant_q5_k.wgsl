@@ -1,5 +1,6 @@
 // Q5_K: f16 d, f16 dmin, 12 bytes of 6-bit scale and minimum per 32 elements, 32 bytes of fifth
 // bits, 128 bytes of nibbles; element = d * sc * n - dmin * mn.
+#include "lib/quant_bytes.wgsl"
 const BLOCK: u32 = 256u;
 const BLOCK_BYTES: u32 = 176u;
 

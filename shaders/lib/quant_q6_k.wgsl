@@ -1,5 +1,6 @@
 // Q6_K: 128 bytes of low nibbles, 64 bytes of high bit pairs, 16 signed scales (one per 16
 // elements), f16 d; element = d * sc * (q - 32).
+#include "lib/quant_bytes.wgsl"
 const BLOCK: u32 = 256u;
 const BLOCK_BYTES: u32 = 210u;
 

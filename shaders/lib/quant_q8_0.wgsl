@@ -1,4 +1,5 @@
 // Q8_0: f16 d, 32 signed bytes; element = d * q.
+#include "lib/quant_bytes.wgsl"
 const BLOCK: u32 = 32u;
 const BLOCK_BYTES: u32 = 34u;
 

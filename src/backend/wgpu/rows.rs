@@ -6,7 +6,7 @@
 //! here. `run` builds a [`Launch`](super::launch::Launch) per dispatch and hands it to
 //! [`State::dispatch`]; it may assume all that the queue validated and that `fits` said yes.
 
-use super::{caps::Caps, stream::State};
+use super::{caps::Caps, kernels::matmul, stream::State};
 use crate::{
     backend::Row,
     device::{KernelId, Quality},
@@ -37,4 +37,41 @@ const fn row(
 }
 
 /// Every kernel.
-pub(crate) static ROWS: &[WgpuRow] = &[];
+pub(crate) static ROWS: &[WgpuRow] = &[
+    row(
+        "wgpu-matmul-vec-subgroup",
+        OpKind::MatMul,
+        matmul::fits_vec_subgroup,
+        matmul::run_vec_subgroup,
+    ),
+    row(
+        "wgpu-matmul-vec",
+        OpKind::MatMul,
+        matmul::fits_vec,
+        matmul::run_vec,
+    ),
+    row(
+        "wgpu-matmul-tile128",
+        OpKind::MatMul,
+        matmul::fits_tile128,
+        matmul::run_tile128,
+    ),
+    row(
+        "wgpu-matmul-tile64",
+        OpKind::MatMul,
+        matmul::fits_tile64,
+        matmul::run_tile64,
+    ),
+    row(
+        "wgpu-matmul-tile32",
+        OpKind::MatMul,
+        matmul::fits_tile32,
+        matmul::run_tile32,
+    ),
+    row(
+        "wgpu-matmul-many",
+        OpKind::MatMulMany,
+        matmul::fits_many,
+        matmul::run_many,
+    ),
+];

@@ -5,7 +5,7 @@
 //! % ( )`, truth is non-zero), except that `${NAME}` alone may also name a text.
 //!
 //! ```text
-//! #include "lib/reduce.wgsl"      once per shader, however often it is asked for
+//! #include "lib/reduce.wgsl"      once per shader, however often; ${..} is replaced here too
 //! #if WG > 64 && SUBGROUP         #elif, #else, #endif
 //! #for i in 0..N                  unrolls; ${i} is the counter; #endfor
 //! const TILE = ${BM * 2}u;
@@ -121,8 +121,8 @@ impl Renderer<'_> {
             match word {
                 _ if until.contains(&word) => return Ok(at),
                 "include" => {
-                    let name = rest.trim_matches('"');
-                    self.file(name)?;
+                    let name = self.substitute(rest).map_err(|why| fail(at, why))?;
+                    self.file(name.trim_matches('"'))?;
                     at += 1;
                 }
                 "if" => at = self.branches(file, lines, at)? + 1,

@@ -1,1 +1,4 @@
 //! How each kernel is chosen and launched.
+
+pub(crate) mod matmul;
+pub(crate) mod weights;
