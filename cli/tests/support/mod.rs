@@ -41,6 +41,8 @@ pub struct Tiny {
     pub family: Family,
     pub layers: usize,
     pub tensors: BTreeMap<String, Stored>,
+    /// Divisor of the rope frequencies of layers without a window.
+    pub rope_divisor: f64,
 }
 
 /// SplitMix64.
@@ -207,6 +209,7 @@ impl Tiny {
             family,
             layers,
             tensors,
+            rope_divisor: 1.0,
         }
     }
 
@@ -224,6 +227,15 @@ impl Tiny {
 
     /// The model as a GGUF file.
     pub fn gguf(&self) -> Vec<u8> {
+        self.gguf_with(|g| {
+            if self.family == Family::Gemma3 {
+                g.u32("gemma3.attention.sliding_window_pattern", EVERY as u32);
+            }
+        })
+    }
+
+    /// The model with other metadata beyond the least.
+    pub fn gguf_with(&self, more: impl FnOnce(&mut Writer)) -> Vec<u8> {
         let arch = match self.family {
             Family::Llama => "llama",
             Family::Qwen2 => "qwen2",
@@ -250,8 +262,8 @@ impl Tiny {
         g.f32(&format!("{arch}.rope.freq_base"), self.theta() as f32);
         if self.family == Family::Gemma3 {
             g.u32("gemma3.attention.sliding_window", WINDOW as u32);
-            g.u32("gemma3.attention.sliding_window_pattern", EVERY as u32);
         }
+        more(&mut g);
         tokenizer(&mut g);
         g.file(&self.tensors)
     }

@@ -31,10 +31,10 @@ fn activation(family: Family, x: f64) -> f64 {
 
 impl Tiny {
     /// Rotates one head at `position`. Files of the llama family hold pairs as neighbours.
-    fn rotate(&self, head: &mut [f64], position: usize, theta: f64) {
+    fn rotate(&self, head: &mut [f64], position: f64, theta: f64) {
         let half = HEAD_DIM / 2;
         for i in 0..half {
-            let mut angle = position as f64 * theta.powf(-2.0 * i as f64 / HEAD_DIM as f64);
+            let mut angle = position * theta.powf(-2.0 * i as f64 / HEAD_DIM as f64);
             let (a, b) = match self.family {
                 Family::Llama => {
                     angle /= self.get("rope_freqs.weight")[i];
@@ -77,7 +77,10 @@ impl Tiny {
         let gemma = self.family == Family::Gemma3;
         let get = |what: &str| self.get(&format!("blk.{i}.{what}"));
         let local = gemma && !(i + 1).is_multiple_of(EVERY);
-        let theta = if local { 1e4 } else { self.theta() };
+        let (theta, divisor) = match local {
+            true => (1e4, 1.0),
+            false => (self.theta(), self.rope_divisor),
+        };
 
         let (mut q, mut k, mut v) = (Vec::new(), Vec::new(), Vec::new());
         for (position, x) in rows.iter().enumerate() {
@@ -93,7 +96,7 @@ impl Tiny {
                             let normed = rms(head, get(&format!("attn_{part}_norm.weight")));
                             head.copy_from_slice(&normed);
                         }
-                        self.rotate(head, position, theta);
+                        self.rotate(head, position as f64 / divisor, theta);
                     }
                 }
                 to.push(y);
