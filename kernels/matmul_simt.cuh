@@ -5,16 +5,29 @@
 #define SIMT_THREADS 256
 #define SIMT_BK 16
 
-// Up to 4 consecutive elements; those at and after `valid` are 0 and not read. `vec`: the address is aligned to 4 elements.
+// Up to 4 consecutive elements; those at and after `valid` are 0 and not read. `vec`: the address is aligned to 4
+// elements. Predicated loads without a branch: NVRTC's output for the branching form differs from run to run.
 GM_DEV void load4z(const float* p, u32 valid, bool vec, float (&v)[4]) {
-  if (vec && valid >= 4) { const f32x4 a = *(const f32x4*)p; v[0] = a.x; v[1] = a.y; v[2] = a.z; v[3] = a.w; return; }
-  #pragma unroll
-  for (u32 j = 0; j < 4; j++) v[j] = j < valid ? p[j] : 0.0f;
+  const u32 whole = vec && valid >= 4 ? 1 : 0, one = whole ? 0 : valid;
+  asm volatile("{\n.reg .pred w, a, b, c, d;\n"
+    "setp.ne.u32 w, %5, 0;\nsetp.gt.u32 a, %6, 0;\nsetp.gt.u32 b, %6, 1;\nsetp.gt.u32 c, %6, 2;\nsetp.gt.u32 d, %6, 3;\n"
+    "mov.f32 %0, 0f00000000;\nmov.f32 %1, 0f00000000;\nmov.f32 %2, 0f00000000;\nmov.f32 %3, 0f00000000;\n"
+    "@w ld.global.nc.v4.f32 {%0, %1, %2, %3}, [%4];\n"
+    "@a ld.global.nc.f32 %0, [%4];\n@b ld.global.nc.f32 %1, [%4+4];\n@c ld.global.nc.f32 %2, [%4+8];\n@d ld.global.nc.f32 %3, [%4+12];\n}"
+    // The outputs are written before the inputs are done with: safe, as registers of different types never coincide.
+    : "=f"(v[0]), "=f"(v[1]), "=f"(v[2]), "=f"(v[3]) : "l"(p), "r"(whole), "r"(one));
 }
 template <class T> GM_DEV void load4z(const T* p, u32 valid, bool vec, float (&v)[4]) {
-  if (vec && valid >= 4) { const u32x2 a = *(const u32x2*)p; unpack2(a.x, v[0], v[1], T()); unpack2(a.y, v[2], v[3], T()); return; }
+  const u32 whole = vec && valid >= 4 ? 1 : 0, one = whole ? 0 : valid;
+  u16 h[4];
+  asm volatile("{\n.reg .pred w, a, b, c, d;\n"
+    "setp.ne.u32 w, %5, 0;\nsetp.gt.u32 a, %6, 0;\nsetp.gt.u32 b, %6, 1;\nsetp.gt.u32 c, %6, 2;\nsetp.gt.u32 d, %6, 3;\n"
+    "mov.b16 %0, 0;\nmov.b16 %1, 0;\nmov.b16 %2, 0;\nmov.b16 %3, 0;\n"
+    "@w ld.global.nc.v4.u16 {%0, %1, %2, %3}, [%4];\n"
+    "@a ld.global.nc.u16 %0, [%4];\n@b ld.global.nc.u16 %1, [%4+2];\n@c ld.global.nc.u16 %2, [%4+4];\n@d ld.global.nc.u16 %3, [%4+6];\n}"
+    : "=h"(h[0]), "=h"(h[1]), "=h"(h[2]), "=h"(h[3]) : "l"(p), "r"(whole), "r"(one));
   #pragma unroll
-  for (u32 j = 0; j < 4; j++) v[j] = j < valid ? to_f32(p[j]) : 0.0f;
+  for (int j = 0; j < 4; j++) { T t; t.bits = h[j]; v[j] = to_f32(t); }
 }
 template <class T> GM_DEV bool aligned4(const T* p, u64 ld, u64 bs) { return ((((u64)p) | ((ld | bs) * sizeof(T))) & (4 * sizeof(T) - 1)) == 0; }
 
