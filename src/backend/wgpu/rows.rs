@@ -6,7 +6,11 @@
 //! here. `run` builds a [`Launch`](super::launch::Launch) per dispatch and hands it to
 //! [`State::dispatch`]; it may assume all that the queue validated and that `fits` said yes.
 
-use super::{caps::Caps, kernels::matmul, stream::State};
+use super::{
+    caps::Caps,
+    kernels::{attention, matmul},
+    stream::State,
+};
 use crate::{
     backend::Row,
     device::{KernelId, Quality},
@@ -38,6 +42,18 @@ const fn row(
 
 /// Every kernel.
 pub(crate) static ROWS: &[WgpuRow] = &[
+    row(
+        "wgpu-attention-split",
+        OpKind::Attention,
+        attention::fits_split,
+        attention::run_split,
+    ),
+    row(
+        "wgpu-attention-tile",
+        OpKind::Attention,
+        attention::fits_tile,
+        attention::run_tile,
+    ),
     row(
         "wgpu-matmul-vec-subgroup",
         OpKind::MatMul,

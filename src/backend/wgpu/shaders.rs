@@ -41,6 +41,8 @@ files! {
     "lib/quant_q5_k.wgsl",
     "lib/quant_q6_k.wgsl",
     "lib/quant_q8_0.wgsl",
+    "attention.wgsl",
+    "attention_combine.wgsl",
     "matmul_tile.wgsl",
     "matmul_vec.wgsl",
     "poke.wgsl",
