@@ -235,6 +235,7 @@ fn bytes_overlap(a: (u64, &TensorDesc), b: (u64, &TensorDesc)) -> bool {
     }
     // For a stride s common to both: if every other step of each view is either below s in sum or
     // a multiple of s, the views live in fixed windows modulo s.
+    let base = a.0.min(b.0);
     let window = |v: (u64, &TensorDesc), s: u64| -> Option<(u64, u64)> {
         let mut inner = v.1.element.block_bytes() as u64;
         for axis in 0..v.1.rank() {
@@ -248,7 +249,7 @@ fn bytes_overlap(a: (u64, &TensorDesc), b: (u64, &TensorDesc)) -> bool {
                 inner += step * (cells - 1);
             }
         }
-        let start = v.0 % s;
+        let start = (v.0 - base) % s;
         (start + inner <= s).then_some((start, start + inner))
     };
     let strides = |d: &TensorDesc| -> Vec<u64> {
@@ -308,6 +309,8 @@ mod tests {
         let (right, skip) = whole.narrowed(2, 3, 6).unwrap();
         assert!(!bytes_overlap((0, &left), (skip, &right)));
         assert!(bytes_overlap((0, &left), (skip - 4, &right)));
+        assert!(!bytes_overlap((16, &left), (16 + skip, &right)));
+        assert!(!bytes_overlap((16 + skip, &right), (16, &left)));
         assert!(bytes_overlap((0, &whole), (skip, &right)));
         let rows = TensorDesc::new(DType::F32, &[6]).unwrap();
         assert!(!bytes_overlap((0, &rows), (24, &rows)));

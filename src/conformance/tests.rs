@@ -150,10 +150,23 @@ impl Stream for ToyStream {
                     }
                 }
                 Element::Quant(q) => {
-                    let x: Vec<f32> = o.values.iter().map(|&v| v as f32).collect();
-                    for (c, x) in cells.iter().zip(x.chunks(q.block_len())) {
+                    let mut x: Vec<f32> = o.values.iter().map(|&v| v as f32).collect();
+                    if let Op::Quantize(a) = &arrays {
+                        x = reference::Nd::of(&a.x)
+                            .v
+                            .iter()
+                            .map(|&v| v as f32)
+                            .collect();
+                    }
+                    for (i, (c, x)) in cells.iter().zip(x.chunks(q.block_len())).enumerate() {
                         let at = start + c;
                         let block = &mut bytes[at..at + q.block_bytes()];
+                        if let Op::Copy(a) = &arrays {
+                            let d = a.x.desc.broadcast_to(t.shape()).unwrap();
+                            let from = a.x.byte_offset as usize + cell_offsets(&d)[i];
+                            block.copy_from_slice(&a.x.bytes[from..from + q.block_bytes()]);
+                            continue;
+                        }
                         // Blocks that stand for these numbers already stay as they are.
                         let mut now = vec![0f32; x.len()];
                         q.decode_block(block, &mut now);
@@ -323,6 +336,23 @@ fn the_smoke_tier_passes_on_the_reference() {
     )
     .unwrap();
     assert!(report.is_success(), "{}", report.text());
+}
+
+#[test]
+fn the_full_tier_passes_on_the_reference_and_covers_every_op() {
+    let report = run(
+        &toy(Fault::None),
+        &Filter::new(Tier::Full),
+        &Expect::default(),
+        &mut |_| {},
+    )
+    .unwrap();
+    assert!(report.is_success(), "{}", report.text());
+    assert!(report.cases >= 2000, "{} cases", report.cases);
+    for &op in OpKind::ALL.iter().filter(|&&op| op != OpKind::Custom) {
+        let count = report.outcomes.iter().filter(|o| o.op == op).count();
+        assert!(count >= 10, "{op}: {count}");
+    }
 }
 
 #[test]

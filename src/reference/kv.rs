@@ -48,6 +48,9 @@ fn write(new: &Array, cache: &Array, slots: &[i64], paged: bool, name: &'static 
             }
         }
     }
+    if cache.desc.plain().is_some() {
+        slack.clear();
+    }
     Output {
         slack,
         ..Output::exact(Arg::inout(name), cache.desc.shape(), old.v)
