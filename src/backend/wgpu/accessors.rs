@@ -66,7 +66,8 @@ impl Binding {
 /// i32 or u32. For i64: `name_get(i) -> vec2<u32>`, low word first. For f8: `name_get(i) -> f32`.
 /// Written operands have `name_set(i, v)` likewise, and `name_set2(i, v)` for floats.
 /// For quantized types: `name_u8(b)`, `name_u16(b)`, `name_u32(b)` at byte b of the tensor; the
-/// latter two need an even place unless the block has an odd size.
+/// latter two need an even place unless the block has an odd size; when written,
+/// `name_set_u16(b, v)` at an even place.
 /// For all: `name_word(i)`, word i of the tensor, and with [`View::Vectors`] `name_vec(i)`, its
 /// 16-byte vector i; both need a tensor that starts at such a boundary.
 pub(crate) fn accessors(
@@ -103,7 +104,17 @@ pub(crate) fn accessors(
     }
     let plain = match element {
         Element::Plain(d) => d,
-        Element::Quant(q) => return put(bytes(name, q, &rd)),
+        Element::Quant(q) => {
+            put(bytes(name, q, &rd));
+            if writes && binding.view == View::Atomic {
+                put(format!(
+                    "fn {name}_set_u16(b: u32, v: u32) {{ let j = p.{name}_off + b; \
+                     let s = (j & 2u) * 8u; atomicAnd(&b{index}[j >> 2u], ~(0xffffu << s)); \
+                     atomicOr(&b{index}[j >> 2u], v << s); }}"
+                ));
+            }
+            return;
+        }
     };
     match plain {
         DType::F32 => {

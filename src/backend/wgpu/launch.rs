@@ -43,6 +43,7 @@ use super::{
     pipeline::{PARAM_BYTES, Pipeline, Slice},
     shaders,
     template::{Def, Defs, render},
+    walk::Walk,
 };
 use crate::{
     element::{DType, Element},
@@ -59,6 +60,8 @@ pub(crate) struct Launch {
     enables: Vec<&'static str>,
     operands: Vec<Operand>,
     params: Vec<(Cow<'static, str>, &'static str, u32)>,
+    /// Generated functions; what they say follows from the names of the parameters.
+    functions: String,
     error: Option<Error>,
 }
 
@@ -87,6 +90,7 @@ impl Launch {
             enables: Vec::new(),
             operands: Vec::new(),
             params: Vec::new(),
+            functions: String::new(),
             error: None,
         }
     }
@@ -170,12 +174,21 @@ impl Launch {
     }
 
     /// Scratch memory as numbers of `dtype` (f32, u32 or i32), read and written.
-    pub(crate) fn scratch(mut self, name: &'static str, s: &Scratch, dtype: DType) -> Self {
+    pub(crate) fn scratch(self, name: &'static str, s: &Scratch, dtype: DType) -> Self {
+        self.host_made(name, s, dtype, true)
+    }
+
+    /// Scratch memory or a table as numbers of `dtype` (f32, u32 or i32), only read.
+    pub(crate) fn scratch_in(self, name: &'static str, s: &Scratch, dtype: DType) -> Self {
+        self.host_made(name, s, dtype, false)
+    }
+
+    fn host_made(mut self, name: &'static str, s: &Scratch, dtype: DType, writes: bool) -> Self {
         self.operands.push(Operand {
             name,
             element: dtype.into(),
             view: View::Words,
-            writes: true,
+            writes,
             id: s.0.id,
             buffer: s.0.buffer.clone(),
             range: 0..s.0.len,
@@ -235,6 +248,16 @@ impl Launch {
     pub(crate) fn list(mut self, name: &'static str, values: &[u32]) -> Self {
         for (i, &v) in values.iter().enumerate() {
             self = self.u32_named(format!("{name}{i}"), v);
+        }
+        self
+    }
+
+    /// A function `name(e: u32)` that turns a row-major index into the element offset of every
+    /// operand of the walk: `let at = name(e);`, then `x_get(at.x)`, `y_set(at.y, v)`.
+    pub(crate) fn walk(mut self, name: &'static str, walk: &Walk) -> Self {
+        walk.function(name, &mut self.functions);
+        for (param, value) in walk.params(name) {
+            self = self.u32_named(param, value);
         }
         self
     }
@@ -414,6 +437,7 @@ impl Launch {
                 &mut out,
             );
         }
+        out.push_str(&self.functions);
         for file in ["lib/num.wgsl", self.file] {
             let text = render(file, &self.defs, &shaders::source)
                 .map_err(|e| Error::backend(BACKEND, e))?;

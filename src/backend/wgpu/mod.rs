@@ -11,6 +11,7 @@ mod rows;
 mod shaders;
 mod stream;
 mod template;
+mod walk;
 
 pub use caps::Mask;
 

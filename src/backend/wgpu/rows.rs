@@ -8,7 +8,10 @@
 
 use super::{
     caps::Caps,
-    kernels::{attention, matmul},
+    kernels::{
+        attention, copy, elementwise, gather, image, kv_write, matmul, norm, plain_fits, reduce,
+        rope, softmax, topk,
+    },
     stream::State,
 };
 use crate::{
@@ -89,5 +92,49 @@ pub(crate) static ROWS: &[WgpuRow] = &[
         OpKind::MatMulMany,
         matmul::fits_many,
         matmul::run_many,
+    ),
+    row(
+        "wgpu-dequantize",
+        OpKind::Dequantize,
+        gather::dequantize_fits,
+        gather::dequantize,
+    ),
+    row(
+        "wgpu-quantize-q8_0",
+        OpKind::Quantize,
+        copy::quantize_fits,
+        copy::quantize,
+    ),
+    row(
+        "wgpu-kv-write",
+        OpKind::KvWrite,
+        kv_write::fits,
+        kv_write::run,
+    ),
+    row(
+        "wgpu-gather-rows",
+        OpKind::GatherRows,
+        gather::gather_fits,
+        gather::gather,
+    ),
+    row("wgpu-rope", OpKind::Rope, rope::fits, rope::run),
+    row("wgpu-norm", OpKind::Norm, plain_fits, norm::run),
+    row("wgpu-softmax", OpKind::Softmax, plain_fits, softmax::run),
+    row("wgpu-unary", OpKind::Unary, plain_fits, elementwise::unary),
+    row(
+        "wgpu-binary",
+        OpKind::Binary,
+        plain_fits,
+        elementwise::binary,
+    ),
+    row("wgpu-glu", OpKind::Glu, plain_fits, elementwise::glu),
+    row("wgpu-reduce", OpKind::Reduce, plain_fits, reduce::run),
+    row("wgpu-top-k", OpKind::TopK, topk::fits, topk::run),
+    row("wgpu-copy", OpKind::Copy, copy::fits, copy::run),
+    row(
+        "wgpu-upsample",
+        OpKind::Upsample,
+        plain_fits,
+        image::upsample,
     ),
 ];

@@ -16,7 +16,7 @@ use crate::{
     tensor::{Buffer, Tensor},
 };
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     future::Future,
     ops::Range,
     pin::Pin,
@@ -34,6 +34,9 @@ const UPLOAD_BYTES: usize = 64 << 20;
 /// Submissions whose completion can be waited for one by one.
 const TICKETS: usize = 256;
 
+/// Constants kept.
+const TABLES: usize = 64;
+
 /// The stream of this backend. A recorded step shares the state.
 pub(crate) struct WgpuStream(Arc<Mutex<State>>);
 
@@ -46,6 +49,7 @@ pub(crate) struct State {
     ring_id: u64,
     params: Vec<u8>,
     scratch: Vec<Option<Scratch>>,
+    tables: HashMap<u64, Scratch>,
     recording: Option<Vec<Recorded>>,
     submitted: u64,
     indices: VecDeque<(u64, wgpu::SubmissionIndex)>,
@@ -87,6 +91,7 @@ impl WgpuStream {
             ring_id: core.new_id(),
             params: Vec::new(),
             scratch: Vec::new(),
+            tables: HashMap::new(),
             recording: None,
             submitted: 0,
             indices: VecDeque::new(),
@@ -122,6 +127,23 @@ impl State {
                 Ok(made)
             }
         }
+    }
+
+    /// Constants that a kernel computes on the host once per `key`.
+    pub(crate) fn table(&mut self, key: u64, make: impl FnOnce() -> Vec<u32>) -> Result<Scratch> {
+        if let Some(found) = self.tables.get(&key) {
+            return Ok(found.clone());
+        }
+        let words = make();
+        let made = Scratch(self.core.alloc(words.len() as u64 * 4)?);
+        // The buffer is new, so no earlier work can see it change.
+        let queue = &self.core.queue;
+        queue.write_buffer(&made.0.buffer, 0, bytemuck::cast_slice(&words));
+        if self.tables.len() >= TABLES {
+            self.tables.clear();
+        }
+        self.tables.insert(key, made.clone());
+        Ok(made)
     }
 
     /// Appends `groups` workgroups of a kernel.

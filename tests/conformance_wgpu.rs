@@ -1,0 +1,55 @@
+//! The conformance suite on every adapter of this machine, the smoke tier unless
+//! `GRISTMILL_TIER` says otherwise. Without an adapter the test fails, unless
+//! `GRISTMILL_ALLOW_NO_GPU=1`.
+#![cfg(all(feature = "wgpu", feature = "conformance"))]
+
+use gristmill::{
+    Backend, Device, DeviceInfo, Error,
+    backend::wgpu::{Mask, Wgpu, open_masked},
+    conformance::{self, Expect, Filter, Report, Status, Tier},
+};
+use std::sync::Arc;
+
+fn adapters() -> Vec<DeviceInfo> {
+    match pollster::block_on(Wgpu.probe()) {
+        Ok(found) => found,
+        Err(Error::NotAvailable { why, .. })
+            if std::env::var_os("GRISTMILL_ALLOW_NO_GPU").is_some() =>
+        {
+            eprintln!("no adapter, as allowed: {why}");
+            Vec::new()
+        }
+        Err(e) => panic!("{e}"),
+    }
+}
+
+fn filter() -> Filter {
+    let tier = match std::env::var("GRISTMILL_TIER") {
+        Ok(name) => name.parse().unwrap(),
+        Err(_) => Tier::Smoke,
+    };
+    let filter = Filter::new(tier);
+    match std::env::var("GRISTMILL_CASES") {
+        Ok(pattern) => filter.name(pattern),
+        Err(_) => filter,
+    }
+}
+
+fn check(device: &Arc<dyn Device>) -> Report {
+    let started = std::time::Instant::now();
+    let report = conformance::run(device, &filter(), &Expect::default(), &mut |_| {}).unwrap();
+    eprintln!("{:?} in {:.1?}", report.totals(), started.elapsed());
+    assert!(report.is_success(), "{}", report.text());
+    report
+}
+
+#[test]
+fn every_adapter() {
+    for info in adapters() {
+        eprintln!("{}: {} {:?}", info.id, info.name, info.features);
+        let device = pollster::block_on(open_masked(info.id.index, Mask::default())).unwrap();
+        let report = check(&device);
+        let ran = |o: &&conformance::Outcome| matches!(o.status, Status::Passed);
+        assert!(report.outcomes.iter().any(|o| ran(&o)), "nothing ran");
+    }
+}
