@@ -8,6 +8,7 @@ pub mod ceilings;
 mod convert;
 mod device;
 mod isa;
+mod math;
 mod matmul;
 mod memory;
 mod ops;

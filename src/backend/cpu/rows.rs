@@ -51,14 +51,22 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Row> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::op::OpKind;
     use std::collections::HashSet;
 
     #[test]
-    fn names_are_unique() {
+    fn names_are_unique_and_every_op_has_a_kernel() {
         let names: Vec<_> = all().map(|row| row.id.0).collect();
         assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len());
         for name in names {
             assert!(name.starts_with("cpu-"), "{name}");
+        }
+        for kind in OpKind::ALL.iter().filter(|k| **k != OpKind::Custom) {
+            let last = all().filter(|row| row.op == *kind).last();
+            assert!(
+                last.is_some_and(|row| row.id.0.ends_with("-portable")),
+                "{kind}"
+            );
         }
     }
 }

@@ -39,6 +39,50 @@ unsafe impl Send for Dst<'_> {}
 // SAFETY: as above.
 unsafe impl Sync for Dst<'_> {}
 
+/// Joins axes that follow each other in memory in every one of the tensors, which have one shape
+/// and plain elements: rows get longer.
+pub(crate) fn merge_axes<const N: usize>(descs: [TensorDesc; N]) -> [TensorDesc; N] {
+    let rank = descs[0].rank();
+    let mut shape: Vec<u32> = Vec::with_capacity(rank);
+    let mut strides: [Vec<i64>; N] = [const { Vec::new() }; N];
+    for axis in 0..rank {
+        let dim = descs[0].dim(axis);
+        if dim == 1 {
+            continue;
+        }
+        let joins = shape.last().is_some_and(|&before| {
+            before.checked_mul(dim).is_some()
+                && strides
+                    .iter()
+                    .zip(&descs)
+                    .all(|(s, d)| s.last() == Some(&(d.strides()[axis] * i64::from(dim))))
+        });
+        match shape.last_mut() {
+            Some(before) if joins => *before *= dim,
+            _ => shape.push(dim),
+        }
+        for (s, d) in strides.iter_mut().zip(&descs) {
+            if joins {
+                s.pop();
+            }
+            s.push(d.strides()[axis]);
+        }
+    }
+    if shape.is_empty() {
+        shape.push(1);
+        strides.iter_mut().for_each(|s| s.push(1));
+    }
+    let mut merged = descs;
+    for (d, s) in merged.iter_mut().zip(&strides) {
+        match TensorDesc::strided(d.element, &shape, s) {
+            Ok(joined) => *d = joined,
+            // Not reachable: fewer axes over the same cells. The views as they are serve too.
+            Err(_) => return descs,
+        }
+    }
+    merged
+}
+
 /// Byte offset of each row (a setting of all axes but the last), in row-major order; axes that
 /// follow each other in memory are one.
 #[derive(Clone, Copy, Debug)]
@@ -276,10 +320,9 @@ impl<'a> Src<'a> {
         }
     }
 
-    /// May the two share a byte?
-    pub fn meets(&self, other: &Dst<'_>) -> bool {
-        let (a, b) = (self.ptr as usize, other.ptr as usize);
-        a < b + other.desc.span_bytes() as usize && b < a + self.desc.span_bytes() as usize
+    /// Are the two the same cells? The queue accepts no other overlap of an input with an output.
+    pub fn is(&self, other: &Dst<'_>) -> bool {
+        std::ptr::eq(self.ptr, other.ptr)
     }
 }
 
@@ -292,6 +335,11 @@ impl<'a> Dst<'a> {
             desc: src.desc,
             _op: PhantomData,
         })
+    }
+
+    /// The same cells under another description.
+    pub fn with_desc(self, desc: TensorDesc) -> Self {
+        Dst { desc, ..self }
     }
 
     /// The same cells, to read.

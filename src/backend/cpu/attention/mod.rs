@@ -1,6 +1,15 @@
 //! Attention.
 
+mod portable;
+pub(crate) mod seqs;
+
 use super::rows::Row;
+use crate::{device::KernelId, op::OpKind};
 
 /// Kernels, best first.
-pub(crate) const ROWS: &[Row] = &[];
+pub(crate) const ROWS: &[Row] = &[Row {
+    id: KernelId("cpu-attention-portable"),
+    op: OpKind::Attention,
+    fits: portable::fits,
+    run: portable::attention,
+}];

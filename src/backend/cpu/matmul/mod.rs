@@ -1,10 +1,38 @@
 //! MatMul, MatMulMany and GroupedMatMul.
 
+pub(crate) mod epilogue;
+mod portable;
+pub(crate) mod tile;
+
 use super::rows::{Env, Row};
-use crate::{device::Packed, error::Result, layout::TensorDesc};
+use crate::{
+    device::{KernelId, Packed},
+    error::Result,
+    layout::TensorDesc,
+    op::OpKind,
+};
 
 /// Kernels, best first.
-pub(crate) const ROWS: &[Row] = &[];
+pub(crate) const ROWS: &[Row] = &[
+    Row {
+        id: KernelId("cpu-matmul-portable"),
+        op: OpKind::MatMul,
+        fits: portable::fits,
+        run: portable::mat_mul,
+    },
+    Row {
+        id: KernelId("cpu-matmul-many-portable"),
+        op: OpKind::MatMulMany,
+        fits: portable::fits,
+        run: portable::mat_mul_many,
+    },
+    Row {
+        id: KernelId("cpu-grouped-matmul-portable"),
+        op: OpKind::GroupedMatMul,
+        fits: portable::fits,
+        run: portable::grouped,
+    },
+];
 
 /// Weights in a layout of one of the kernels; `None` where rows as they are serve best. `host`
 /// holds exactly the contiguous `w`.
