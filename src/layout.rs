@@ -45,7 +45,7 @@ pub enum LayoutError {
         element: Element,
     },
     /// The last axis of a quantized view is not contiguous.
-    #[error("the last axis of a {0} view must be contiguous")]
+    #[error("the last axis of a {0} view must stay the last and contiguous: it holds blocks")]
     QuantStride(Element),
     /// A negative stride.
     #[error("axis {axis} has negative stride {stride}; only strides >= 0 are supported")]
@@ -355,6 +355,9 @@ impl TensorDesc {
             }
         }
         let (mut shape, mut strides) = (self.layout.shape, self.layout.strides);
+        if a != b && self.element.block_len() > 1 && (a + 1 == rank || b + 1 == rank) {
+            return Err(LayoutError::QuantStride(self.element));
+        }
         shape.swap(a, b);
         strides.swap(a, b);
         Self::strided(self.element, &shape[..rank], &strides[..rank])
@@ -363,7 +366,8 @@ impl TensorDesc {
     /// Axes in the order `order`.
     ///
     /// # Errors
-    /// [`LayoutError`] when `order` is not a permutation of the axes.
+    /// [`LayoutError`] when `order` is not a permutation of the axes, or moves the last axis of
+    /// a quantized tensor.
     pub fn permuted(&self, order: &[usize]) -> Result<Self, LayoutError> {
         let rank = self.rank();
         let mut seen = [false; MAX_RANK];
@@ -379,6 +383,9 @@ impl TensorDesc {
                 return Err(LayoutError::Axis { axis: from, rank });
             }
             seen[from] = true;
+            if self.element.block_len() > 1 && to != from && from + 1 == rank {
+                return Err(LayoutError::QuantStride(self.element));
+            }
             shape[to] = self.layout.shape[from];
             strides[to] = self.layout.strides[from];
         }

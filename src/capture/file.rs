@@ -477,4 +477,23 @@ mod tests {
         shape.expected.get_mut("y").unwrap().shape = vec![2, 3];
         assert!(shape.question().unwrap_err().contains("expected.y"));
     }
+
+    /// A file of a few bytes may describe a result that no memory holds.
+    #[test]
+    fn huge_results_are_an_error() {
+        let view = |tensor: &str, strides| {
+            Operand::View(View {
+                tensor: tensor.to_owned(),
+                element: Some(DType::F32.into()),
+                shape: Some(vec![u32::MAX, 1 << 20]),
+                strides,
+                offset: 0,
+            })
+        };
+        let mut huge = call();
+        huge.expected.clear();
+        huge.op = crate::Copy::new(&view("x", Some(vec![0, 0])), &view("y", None)).into();
+        huge.question().unwrap();
+        assert!(matches!(huge.host(), Err(Error::OutOfMemory { .. })));
+    }
 }
