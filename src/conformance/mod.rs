@@ -31,5 +31,8 @@ pub use report::{Outcome, Path, Report, Status};
 pub use run::{Expect, Filter, Progress, run, run_async, run_cases};
 pub use support::support_matrix;
 
+#[cfg(feature = "bench")]
+pub(crate) use run::{pack, tensors, whole};
+
 #[cfg(test)]
 mod tests;

@@ -362,7 +362,7 @@ impl Bench {
         filter: &Filter,
     ) -> Result<Vec<Outcome>> {
         let tensors = tensors(&memory.op, placed)?;
-        let Some(op) = self.pack(&tensors, memory)? else {
+        let Some(op) = pack(&mut self.native, &tensors, memory)? else {
             return Ok(Vec::new());
         };
         let asked = op.map(|_, t| t.desc());
@@ -406,49 +406,6 @@ impl Bench {
             out.push(result);
         }
         Ok(out)
-    }
-
-    /// Prepacks every weight; `None` when the device keeps the plain layout of any of them.
-    fn pack(&mut self, op: &Op<Tensor>, memory: &Memory) -> Result<Option<Op<Tensor>>> {
-        let mut places = Vec::new();
-        memory.op.visit(|_, p| places.push(*p));
-        let mut tensors = Vec::new();
-        op.visit(|_, t| tensors.push(t.clone()));
-        let mut pack = |w: &Weight<Tensor>| -> Result<Option<Weight<Tensor>>> {
-            let Weight::Rows(t) = w else { return Ok(None) };
-            let desc = t.desc();
-            if !desc.is_contiguous() || desc.is_empty() {
-                return Ok(None);
-            }
-            let Some(i) = tensors.iter().position(|u| u.is_same(t)) else {
-                return Ok(None);
-            };
-            let place: Placed = places[i];
-            let start = place.byte_offset as usize;
-            let bytes = &memory.buffers[place.buffer][start..start + desc.span_bytes() as usize];
-            let packed = self
-                .native
-                .upload_weight(desc.element, desc.shape(), bytes)?;
-            Ok(match packed {
-                Weight::Packed { .. } => Some(packed),
-                _ => None,
-            })
-        };
-        let mut op = op.clone();
-        let done = match &mut op {
-            Op::MatMul(a) => pack(&a.w)?.map(|w| a.w = w).is_some(),
-            Op::GroupedMatMul(a) => pack(&a.w)?.map(|w| a.w = w).is_some(),
-            Op::GatherRows(a) => pack(&a.table)?.map(|w| a.table = w).is_some(),
-            Op::MatMulMany(a) => {
-                let mut all = true;
-                for part in &mut a.parts {
-                    all &= pack(&part.w)?.map(|w| part.w = w).is_some();
-                }
-                all
-            }
-            _ => false,
-        };
-        Ok(done.then_some(op))
     }
 
     fn upload(&mut self, memory: &Memory) -> Result<Vec<Buffer>> {
@@ -506,11 +463,56 @@ impl Bench {
     }
 }
 
-fn tensors(op: &Op<Placed>, placed: &[Buffer]) -> Result<Op<Tensor>> {
+/// Prepacks every weight; `None` when the device keeps the plain layout of any of them.
+pub(crate) fn pack(
+    queue: &mut Queue,
+    op: &Op<Tensor>,
+    memory: &Memory,
+) -> Result<Option<Op<Tensor>>> {
+    let mut places = Vec::new();
+    memory.op.visit(|_, p| places.push(*p));
+    let mut tensors = Vec::new();
+    op.visit(|_, t| tensors.push(t.clone()));
+    let mut pack = |w: &Weight<Tensor>| -> Result<Option<Weight<Tensor>>> {
+        let Weight::Rows(t) = w else { return Ok(None) };
+        let desc = t.desc();
+        if !desc.is_contiguous() || desc.is_empty() {
+            return Ok(None);
+        }
+        let Some(i) = tensors.iter().position(|u| u.is_same(t)) else {
+            return Ok(None);
+        };
+        let place: Placed = places[i];
+        let start = place.byte_offset as usize;
+        let bytes = &memory.buffers[place.buffer][start..start + desc.span_bytes() as usize];
+        let packed = queue.upload_weight(desc.element, desc.shape(), bytes)?;
+        Ok(match packed {
+            Weight::Packed { .. } => Some(packed),
+            _ => None,
+        })
+    };
+    let mut op = op.clone();
+    let done = match &mut op {
+        Op::MatMul(a) => pack(&a.w)?.map(|w| a.w = w).is_some(),
+        Op::GroupedMatMul(a) => pack(&a.w)?.map(|w| a.w = w).is_some(),
+        Op::GatherRows(a) => pack(&a.table)?.map(|w| a.table = w).is_some(),
+        Op::MatMulMany(a) => {
+            let mut all = true;
+            for part in &mut a.parts {
+                all &= pack(&part.w)?.map(|w| part.w = w).is_some();
+            }
+            all
+        }
+        _ => false,
+    };
+    Ok(done.then_some(op))
+}
+
+pub(crate) fn tensors(op: &Op<Placed>, placed: &[Buffer]) -> Result<Op<Tensor>> {
     op.try_map(|_, p| Tensor::new(&placed[p.buffer], p.byte_offset, p.desc))
 }
 
-fn whole(buffer: &Buffer) -> Result<Tensor> {
+pub(crate) fn whole(buffer: &Buffer) -> Result<Tensor> {
     let len = u32::try_from(buffer.len()).map_err(|_| Error::TooLarge {
         what: "conformance buffer",
         asked: buffer.len(),

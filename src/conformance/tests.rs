@@ -342,7 +342,7 @@ fn the_smoke_tier_passes_on_the_reference() {
 fn the_full_tier_passes_on_the_reference_and_covers_every_op() {
     let report = run(
         &toy(Fault::None),
-        &Filter::new(Tier::Full),
+        &Filter::new(Tier::Full).kernel("toy-reference"),
         &Expect::default(),
         &mut |_| {},
     )

@@ -5,7 +5,8 @@ use crate::{element::Element, error::Result, layout::TensorDesc};
 
 /// y = x, converted to y's element type; x broadcasts to y; any strides.
 ///
-/// Floats round to nearest even; float to integer truncates toward zero and saturates (NaN gives
+/// Floats round to nearest even; beyond the largest finite number they become infinite, but
+/// saturate in 8-bit floats, infinities included (NaN stays NaN). Float to integer truncates toward zero and saturates (NaN gives
 /// 0); integer to narrower integer saturates. Quantized tensors copy to the same format only:
 /// [`Dequantize`](super::Dequantize) and [`Quantize`](super::Quantize) convert.
 #[derive(Clone, Debug, PartialEq)]
