@@ -101,7 +101,7 @@ fn value(o: at_at) -> Value {
   let negative = (v.y & 0x80000000u) != 0u;
 #if TO == 1
   if (v.y == 0u && v.x <= ${MOST}u) { return bitcast<i32>(v.x); }
-  if (v.y == 0xffffffffu && bitcast<i32>(v.x) < 0 && bitcast<i32>(v.x) > ${LEAST + 1} - 2) { return bitcast<i32>(v.x); }
+  if (v.y == 0xffffffffu && bitcast<i32>(v.x) < 0 && bitcast<i32>(v.x) >= i32(${LEAST + 1}) - 1) { return bitcast<i32>(v.x); }
   return select(${MOST}, i32(${LEAST + 1}) - 1, negative);
 #else
   if (negative) { return 0u; }

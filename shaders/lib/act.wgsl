@@ -18,9 +18,19 @@ fn erfc(z: f32) -> f32 {
     return select(r, 2.0 - r, z < 0.0);
 }
 
-// Some drivers overflow in tanh.
+// Drivers' tanh may overflow, and cancels near 0, where this is a polynomial (Cephes, Moshier).
 fn tanh_safe(x: f32) -> f32 {
-    return tanh(clamp(x, -15.0, 15.0));
+    let z = x * x;
+    if (z < 0.390625) {
+        var s = -5.70498872745e-3;
+        s = s * z + 2.06390887954e-2;
+        s = s * z - 5.37397155531e-2;
+        s = s * z + 1.33314422036e-1;
+        s = s * z - 3.33332819422e-1;
+        return x + x * z * s;
+    }
+    let r = 1.0 - 2.0 / (exp(min(2.0 * abs(x), 30.0)) + 1.0);
+    return select(select(r, -r, x < 0.0), x, is_nan(x));
 }
 
 // x / (1 + e^-kx) without the overflow of e^-kx, and 0 for x of minus infinity.
@@ -38,7 +48,8 @@ fn act(x: f32) -> f32 {
     let half = 0.5 * erfc(x * -0.70710678);
     return select(x * half, 0.0, half == 0.0);
 #elif ACT == 3
-    return 0.5 * x * (1.0 + tanh_safe(0.79788456 * (x + 0.044715 * x * x * x)));
+    let twice = 1.0 + tanh_safe(0.79788456 * (x + 0.044715 * x * x * x));
+    return select(0.5 * x * twice, 0.0, twice == 0.0);
 #elif ACT == 4
     return swish(x, 1.702);
 #elif ACT == 5

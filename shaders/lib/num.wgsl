@@ -53,14 +53,7 @@ fn f16_bits(v: f32) -> u32 {
     let r = a - 0x38000000u;
     return sign | ((r + 0xfffu + ((r >> 13u) & 1u)) >> 13u);
   }
-  let e = a >> 23u;
-  if (e < 102u) { return sign; }
-  let m = (a & 0x7fffffu) | 0x800000u;
-  let s = 126u - e;
-  let q = m >> s;
-  let rest = m & ((1u << s) - 1u);
-  let tie = 1u << (s - 1u);
-  return sign | (q + select(0u, 1u, rest > tie || (rest == tie && (q & 1u) == 1u)));
+  return sign | small_bits(a, 126u);
 }
 
 fn bf16_bits(v: f32) -> u32 {
@@ -90,4 +83,46 @@ fn unpack_f8e4m3(b: u32) -> f32 {
 // OCP E5M2 is the upper half of an f16.
 fn unpack_f8e5m2(b: u32) -> f32 {
   return unpack2x16float(b << 8u).x;
+}
+
+// Nearest even; what is beyond the largest number, 448, saturates.
+fn f8e4m3_bits(v: f32) -> u32 {
+  let b = bitcast<u32>(v);
+  let sign = (b >> 24u) & 0x80u;
+  let a = b & 0x7fffffffu;
+  if (a > 0x7f800000u) { return sign | 0x7fu; }
+  // 464 would round to 480, which is the code of NaN.
+  if (a >= 0x43e80000u) { return sign | 0x7eu; }
+  if (a >= 0x3c800000u) {
+    let r = a - 0x3c000000u;
+    return sign | ((r + 0x7ffffu + ((r >> 20u) & 1u)) >> 20u);
+  }
+  return sign | small_bits(a, 141u);
+}
+
+// Nearest even; what is beyond the largest number, 57344, saturates.
+fn f8e5m2_bits(v: f32) -> u32 {
+  let b = bitcast<u32>(v);
+  let sign = (b >> 24u) & 0x80u;
+  let a = b & 0x7fffffffu;
+  if (a > 0x7f800000u) { return sign | 0x7eu; }
+  if (a >= 0x47700000u) { return sign | 0x7bu; }
+  if (a >= 0x38800000u) {
+    let r = a - 0x38000000u;
+    return sign | ((r + 0xfffffu + ((r >> 21u) & 1u)) >> 21u);
+  }
+  return sign | small_bits(a, 134u);
+}
+
+// A number below the smallest normal one, in steps of 2^(base - 150), nearest even: `base` minus
+// its exponent is how far its mantissa moves.
+fn small_bits(a: u32, base: u32) -> u32 {
+  let e = a >> 23u;
+  if (e + 24u < base) { return 0u; }
+  let m = (a & 0x7fffffu) | 0x800000u;
+  let s = base - e;
+  let q = m >> s;
+  let rest = m & ((1u << s) - 1u);
+  let tie = 1u << (s - 1u);
+  return q + select(0u, 1u, rest > tie || (rest == tie && (q & 1u) == 1u));
 }

@@ -186,8 +186,12 @@ pub(crate) fn accessors(
             put(format!(
                 "fn {name}_get(i: u32) -> {t} {{ let j = {at}; return {value}; }}"
             ));
-            if writes && binding.view == View::Atomic && t != "f32" {
-                put(part(name, index, &at, t, "(bitcast<u32>(v) & 0xffu)", 1));
+            if writes && binding.view == View::Atomic {
+                let bits = match t {
+                    "f32" => format!("{}_bits(v)", plain.name()),
+                    _ => "(bitcast<u32>(v) & 0xffu)".to_owned(),
+                };
+                put(part(name, index, &at, t, &bits, 1));
             }
         }
     }

@@ -9,8 +9,8 @@
 use super::{
     caps::Caps,
     kernels::{
-        attention, copy, elementwise, gather, image, kv_write, matmul, norm, plain_fits, reduce,
-        rope, softmax, topk,
+        attention, conv, copy, elementwise, gather, image, kv_write, matmul, norm, plain_fits,
+        reduce, rope, softmax, topk,
     },
     stream::State,
 };
@@ -136,5 +136,17 @@ pub(crate) static ROWS: &[WgpuRow] = &[
         OpKind::Upsample,
         plain_fits,
         image::upsample,
+    ),
+    row(
+        "wgpu-conv2d-tile",
+        OpKind::Conv2d,
+        conv::fits_tile,
+        conv::run_tile,
+    ),
+    row(
+        "wgpu-conv2d-direct",
+        OpKind::Conv2d,
+        plain_fits,
+        conv::run_direct,
     ),
 ];

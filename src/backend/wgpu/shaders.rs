@@ -19,6 +19,8 @@ macro_rules! files {
 files! {
     "lib/act.wgsl",
     "lib/codebook_iq4.wgsl",
+    "lib/conv_io.wgsl",
+    "lib/divide.wgsl",
     "lib/each.wgsl",
     "lib/encode_q8_0.wgsl",
     "lib/gather_row.wgsl",
@@ -52,6 +54,8 @@ files! {
     "attention.wgsl",
     "attention_combine.wgsl",
     "binary.wgsl",
+    "conv2d_direct.wgsl",
+    "conv2d_tile.wgsl",
     "copy.wgsl",
     "dequantize.wgsl",
     "gather.wgsl",

@@ -23,13 +23,6 @@ pub(crate) fn fits(caps: &Caps, op: &Op<TensorDesc>) -> Result<Quality, Refusal>
     let Op::Copy(a) = op else {
         return Err(Refusal::Op);
     };
-    let f8 = |d: &TensorDesc| matches!(d.plain(), Some(DType::F8E4M3 | DType::F8E5M2));
-    if f8(&a.y) && a.x.element != a.y.element {
-        return Err(Refusal::Element {
-            arg: "y",
-            element: a.y.element,
-        });
-    }
     counted(a.y.span_bytes())?;
     plain_fits(caps, op)
 }

@@ -22,7 +22,7 @@ use crate::{
 fn is_float(d: &TensorDesc) -> bool {
     matches!(
         d.element,
-        Element::Plain(DType::F32 | DType::F16 | DType::BF16)
+        Element::Plain(DType::F32 | DType::F16 | DType::BF16 | DType::F8E4M3 | DType::F8E5M2)
     )
 }
 

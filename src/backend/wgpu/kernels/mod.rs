@@ -1,6 +1,7 @@
 //! How each kernel is chosen and launched, a file per family of ops.
 
 pub(crate) mod attention;
+pub(crate) mod conv;
 pub(crate) mod copy;
 pub(crate) mod elementwise;
 pub(crate) mod gather;
