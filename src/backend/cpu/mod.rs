@@ -16,6 +16,8 @@ mod pool;
 mod rows;
 mod stream;
 mod view;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 pub use isa::{ISA_VAR, Level};
 

@@ -41,7 +41,15 @@ pub(crate) type Run = unsafe fn(&Ctx, &Op<Tensor>) -> Result<()>;
 pub(crate) type Row = backend::Row<Env, Run>;
 
 /// Every kernel; within one op best first, portable last.
-const TABLES: &[&[Row]] = &[matmul::ROWS, attention::ROWS, ops::ROWS];
+const TABLES: &[&[Row]] = &[
+    #[cfg(target_arch = "x86_64")]
+    matmul::x86::ROWS,
+    #[cfg(target_arch = "x86_64")]
+    attention::x86::ROWS,
+    matmul::ROWS,
+    attention::ROWS,
+    ops::ROWS,
+];
 
 /// Every kernel; within one op best first, portable last.
 pub(crate) fn all() -> impl Iterator<Item = &'static Row> {

@@ -2,6 +2,8 @@
 
 mod portable;
 pub(crate) mod seqs;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod x86;
 
 use super::rows::Row;
 use crate::{device::KernelId, op::OpKind};

@@ -3,6 +3,8 @@
 pub(crate) mod epilogue;
 mod portable;
 pub(crate) mod tile;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod x86;
 
 use super::rows::{Env, Row};
 use crate::{

@@ -1,0 +1,168 @@
+//! Both x86 rows against the f64 reference: cache types, shapes, masks, splits.
+
+use super::ROWS;
+use crate::{
+    Attention, DType, Element, Kv, OpenOptions, Scalar, TensorDesc,
+    backend::cpu::{Level, device_at},
+    conformance::{Case, Expect, Fill, Filter, Spec, Tier, run_cases},
+    quant::QuantFormat,
+};
+
+fn spec(element: impl Into<Element>, shape: &[u32]) -> Spec {
+    Spec::new(
+        TensorDesc::new(element, shape).unwrap(),
+        Fill::Normal(0.0, 1.0),
+    )
+}
+
+fn ints(values: &[f64]) -> Spec {
+    let desc = TensorDesc::new(DType::I32, &[values.len() as u32]).unwrap();
+    Spec::new(desc, Fill::Values(values.to_vec()))
+}
+
+/// `[B, H, S, D]` with S before H in memory, as a projection leaves it.
+fn by_token(element: DType, [b, h, s, d]: [u32; 4]) -> Spec {
+    let (h64, s64, d64) = (i64::from(h), i64::from(s), i64::from(d));
+    let strides = [s64 * h64 * d64, d64, h64 * d64, 1];
+    Spec::new(
+        TensorDesc::strided(element, &[b, h, s, d], &strides).unwrap(),
+        Fill::Normal(0.0, 1.0),
+    )
+}
+
+fn cases() -> Vec<Case> {
+    let mut list = Vec::new();
+    let f32s = |shape: &[u32]| spec(DType::F32, shape);
+    let caches = [
+        Element::Plain(DType::F32),
+        Element::Plain(DType::F16),
+        Element::Plain(DType::BF16),
+        Element::Quant(QuantFormat::Q8_0),
+    ];
+    for kv in caches {
+        let mut add = |what: &str, op: Attention<Spec>| {
+            list.push(Case::new(format!("{}/{what}", kv.name()), op));
+        };
+        // (B, Hq, Hkv, Sq, capacity, kv_len, D)
+        for (b, hq, hkv, sq, cap, len, d) in [
+            (1, 1, 1, 1, 1, 1, 32),
+            (2, 6, 2, 1, 40, 33, 64),
+            (1, 4, 1, 70, 70, 70, 32),
+            (1, 9, 3, 150, 200, 170, 64),
+            (1, 8, 2, 3, 1100, 1090, 128),
+            (1, 2, 2, 5, 300, 0, 32),
+            (1, 2, 1, 9, 300, 4, 96),
+        ] {
+            let (q, out) = (f32s(&[b, hq, sq, d]), f32s(&[b, hq, sq, d]));
+            let cache = spec(kv, &[b, hkv, cap, d]).fill(Fill::Normal(0.0, 1.0));
+            let op = Attention::dense(&q, &cache, &cache.clone(), len, 0.2, &out);
+            let name = format!("{b}x{hq}/{hkv}x{sq}of{len}x{d}");
+            add(&name, op.clone());
+            add(&format!("{name}/causal"), op.clone().causal());
+            add(&format!("{name}/window"), op.clone().causal().window(7));
+            add(&format!("{name}/back"), op.clone().window(150).softcap(3.0));
+            let sinks = Spec::new(
+                TensorDesc::new(DType::F32, &[hq]).unwrap(),
+                Fill::Normal(1.0, 2.0),
+            );
+            add(
+                &format!("{name}/sinks"),
+                op.clone().causal().sinks(&sinks).alibi(&sinks),
+            );
+            let hide = Fill::Coin {
+                keep: 0.6,
+                kept: 1.0,
+                dropped: 0.0,
+            };
+            let mask = spec(DType::U8, &[hq, sq, cap]).fill(hide);
+            add(&format!("{name}/hide"), op.clone().mask(&mask));
+            add(
+                &format!("{name}/add"),
+                op.mask(&spec(DType::F16, &[b, 1, sq, cap])),
+            );
+        }
+        // Key positions beyond the length hold NaN and are never touched.
+        if kv.quant().is_none() {
+            let q = by_token(DType::F16, [1, 6, 20, 80]);
+            let out = by_token(DType::BF16, [1, 6, 20, 80]);
+            let stale = spec(kv, &[1, 2, 64, 80]).fill(Fill::Stale(41));
+            let op = Attention::dense(
+                &q,
+                &stale,
+                &stale.clone(),
+                Scalar::Device(ints(&[41.0])),
+                0.1,
+                &out,
+            );
+            add("stale", op.causal());
+        }
+        // v narrower than k.
+        let (q, out) = (f32s(&[1, 4, 11, 96]), f32s(&[1, 4, 11, 64]));
+        let op = Attention::dense(
+            &q,
+            &spec(kv, &[1, 1, 50, 96]),
+            &spec(kv, &[1, 1, 50, 64]),
+            50,
+            0.1,
+            &out,
+        );
+        add("narrow", op.causal());
+        let table = Spec::new(
+            TensorDesc::new(DType::I32, &[2, 5]).unwrap(),
+            Fill::Values(vec![3.0, 0.0, 6.0, 9.0, 1.0, 5.0, -1.0, 2.0, 4.0, 7.0]),
+        );
+        let pool = spec(kv, &[8, 2, 16, 32]);
+        let paged = || Kv::Paged {
+            k: pool.clone(),
+            v: spec(kv, &[8, 2, 16, 32]),
+            table: table.clone(),
+        };
+        let q = f32s(&[2, 4, 6, 32]);
+        add(
+            "paged",
+            Attention::new(&q, paged(), 77, 0.2, &f32s(&[2, 4, 6, 32])).causal(),
+        );
+        let q = f32s(&[1, 4, 30, 32]);
+        let op = Attention::new(&q, paged(), 0, 0.2, &f32s(&[1, 4, 30, 32]));
+        add(
+            "ragged",
+            op.causal()
+                .ragged(&ints(&[2.0, 13.0, 28.0]), &ints(&[80.0, 40.0])),
+        );
+    }
+    list
+}
+
+#[test]
+fn both_rows_agree_with_the_reference() {
+    let cases = cases();
+    for level in [Level::Avx2, Level::Avx512] {
+        let mut options = OpenOptions::default();
+        options.threads = Some(2);
+        let device = device_at(level, &options).unwrap();
+        let filter = Filter::new(Tier::Full).kernel("*-avx*");
+        let report = pollster::block_on(run_cases(
+            &device,
+            &cases,
+            &filter,
+            &Expect::default(),
+            &mut |_| {},
+        ))
+        .unwrap();
+        assert!(report.is_success(), "{level:?}\n{}", report.text());
+        let isa = crate::backend::cpu::isa::Isa::detect().masked(level);
+        for row in ROWS {
+            let ran = report
+                .outcomes
+                .iter()
+                .filter(|o| o.kernel.as_deref() == Some(row.id.0));
+            let expected = if row.id.0.ends_with("avx2") {
+                isa.avx2
+            } else {
+                isa.avx512
+            };
+            let count = if expected { cases.len() } else { 0 };
+            assert_eq!(ran.count(), count, "{} at {level:?}", row.id);
+        }
+    }
+}
