@@ -3,8 +3,8 @@
 #![cfg(all(feature = "cuda", feature = "conformance"))]
 
 use gristmill::{
-    Act, Copy, DType, Dequantize, Device, Element, Error, MatMul, MatMulMany, Part, Precision,
-    QuantFormat, Registry, Select, TensorDesc, Weight,
+    Act, BinOp, Binary, Copy, DType, Dequantize, Device, Element, Error, Glu, MatMul, MatMulMany,
+    Part, Precision, QuantFormat, Registry, Select, TensorDesc, Unary, Weight,
     conformance::{self, Case, Expect, Fill, Filter, Report, Spec, Tier},
 };
 use std::sync::Arc;
@@ -221,6 +221,85 @@ fn copies() -> Vec<Case> {
         ));
     }
     cases
+}
+
+fn elementwise() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (i, &act) in Act::ALL
+        .iter()
+        .enumerate()
+        .filter(|(_, a)| !matches!(a, Act::Sin | Act::Cos))
+    {
+        let (x, y) = (FLOATS[i % 3], FLOATS[i / 3 % 3]);
+        // Logarithms and roots want positive numbers.
+        let fill = match act {
+            Act::Log | Act::Sqrt | Act::Rsqrt | Act::Recip => Fill::Uniform(0.1, 4.0),
+            _ => Fill::Normal(0.0, 2.0),
+        };
+        let input = padded(x, &[3, 50], i as u32 % 2).fill(fill);
+        let name = format!("cuda/unary/{}", act.name());
+        cases.push(Case::new(
+            name.clone(),
+            Unary::new(act, &input, &spec(y, &[3, 50])),
+        ));
+        let op = Unary {
+            scale: 0.5,
+            offset: 0.25,
+            ..Unary::new(act, &input, &spec(DType::F32, &[3, 50]))
+        };
+        cases.push(Case::new(format!("{name}/affine"), op));
+    }
+    for (i, &function) in BinOp::ALL.iter().enumerate() {
+        let shapes: [(&[u32], &[u32]); 4] = [
+            (&[4, 9], &[4, 9]),
+            (&[4, 9], &[9]),
+            (&[4, 1], &[1, 9]),
+            (&[2, 1, 4, 1], &[3, 1, 9]),
+        ];
+        for (n, (a, b)) in shapes.into_iter().enumerate() {
+            let y: &[u32] = if n == 3 { &[2, 3, 4, 9] } else { &[4, 9] };
+            let b = spec(FLOATS[n % 3], b).fill(Fill::Uniform(0.5, 2.0));
+            let op = Binary::new(
+                function,
+                &spec(FLOATS[i % 3], a),
+                &b,
+                &spec(FLOATS[(i + n) % 3], y),
+            );
+            cases.push(Case::new(
+                format!("cuda/binary/{}/{n}", function.name()),
+                op,
+            ));
+        }
+    }
+    for act in [Act::Silu, Act::Gelu, Act::GeluTanh] {
+        for t in FLOATS {
+            let op = Glu::new(
+                act,
+                &padded(t, &[5, 17], 17),
+                &spec(t, &[5, 17]),
+                &padded(t, &[5, 17], 1),
+            );
+            cases.push(Case::new(
+                format!("cuda/glu/{}/{}", act.name(), t.name()),
+                op,
+            ));
+        }
+    }
+    cases
+}
+
+#[test]
+fn functions_of_one_and_two_operands() {
+    let Some(device) = device() else { return };
+    let expect = Expect {
+        complete: true,
+        ..Expect::default()
+    };
+    let filter = Filter::new(Tier::Full);
+    let mut quiet = |_: conformance::Progress<'_>| {};
+    let cases = elementwise();
+    let report = conformance::run_cases(&device, &cases, &filter, &expect, &mut quiet);
+    judge(&pollster::block_on(report).unwrap());
 }
 
 /// Every case has a native kernel on every device that this backend opens.

@@ -62,6 +62,7 @@ const SOURCES: &[(&str, &[Target])] = &[
     ("cast", &[Target::Sm75]),
     ("copy", &[Target::Sm75]),
     ("dequant", &[Target::Sm75]),
+    ("elementwise", &[Target::Sm75]),
     ("gemv_bf16", &[Target::Sm75]),
     ("gemv_f16", &[Target::Sm75]),
     ("gemv_f32", &[Target::Sm75]),

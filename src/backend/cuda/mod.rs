@@ -9,6 +9,7 @@ mod copy;
 mod dequantize;
 mod device;
 mod driver;
+mod elementwise;
 mod error;
 mod geometry;
 mod matmul;

@@ -28,6 +28,7 @@ pub(super) const SOURCES: &[Source] = sources![
     "cast.75",
     "copy.75",
     "dequant.75",
+    "elementwise.75",
     "gemv_bf16.75",
     "gemv_f16.75",
     "gemv_f32.75",

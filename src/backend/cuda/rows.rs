@@ -1,7 +1,7 @@
 //! The kernel table of this backend, and what its rows share.
 
 use super::driver::{Args, Launch};
-use super::{copy, dequantize, matmul};
+use super::{copy, dequantize, elementwise, matmul};
 use crate::{
     backend::Row,
     device::KernelId,
@@ -125,6 +125,19 @@ pub(crate) const ROWS: &[Row<DeviceEnv, Run>] = &[
         copy::fits_strided,
         copy::run_strided,
     ),
+    row(
+        "cuda-unary",
+        OpKind::Unary,
+        elementwise::fits,
+        elementwise::run,
+    ),
+    row(
+        "cuda-binary",
+        OpKind::Binary,
+        elementwise::fits,
+        elementwise::run,
+    ),
+    row("cuda-glu", OpKind::Glu, elementwise::fits, elementwise::run),
 ];
 
 /// The same op as a question.
@@ -332,6 +345,7 @@ mod tests {
         matmul::kernel_names(&mut named);
         dequantize::kernel_names(&mut named);
         copy::kernel_names(&mut named);
+        elementwise::kernel_names(&mut named);
         let present: BTreeSet<String> = crate::backend::cuda::modules::index()
             .keys()
             .map(|s| (*s).to_owned())
