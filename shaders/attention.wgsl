@@ -81,12 +81,12 @@ fn main(
     // One sequence more than there are owns the queries that no other owns.
     if (li == 0u) {
         let all = i32(p.sq);
-        let from = clamp(i32(starts_get(b)), 0, all);
+        let begin = clamp(i32(starts_get(b)), 0, all);
         if (b == p.batch) {
-            sequence = vec3<i32>(from, all - from, 0);
+            sequence = vec3<i32>(begin, all - begin, 0);
         } else {
-            let to = clamp(i32(starts_get(b + 1u)), from, all);
-            sequence = vec3<i32>(from, to - from, keys(lens_get(b)));
+            let end = clamp(i32(starts_get(b + 1u)), begin, all);
+            sequence = vec3<i32>(begin, end - begin, keys(lens_get(b)));
         }
     }
     let mine = workgroupUniformLoad(&sequence);

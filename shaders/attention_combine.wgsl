@@ -19,11 +19,11 @@ fn main(
     let h = id / rows % p.hkv;
     let b = id / rows / p.hkv;
     let head = h * ${G}u + row % ${G}u;
-    let from = id * p.splits * ${DV + 2}u;
+    let parts = id * p.splits * ${DV + 2}u;
 
     var top = HIDDEN;
     for (var s = 0u; s < p.splits; s++) {
-        top = max(top, part_get(from + s * ${DV + 2}u));
+        top = max(top, part_get(parts + s * ${DV + 2}u));
     }
     var sum = 0.0;
 #if SINKS
@@ -32,7 +32,7 @@ fn main(
     sum = exp(sink - top);
 #endif
     for (var s = 0u; s < p.splits; s++) {
-        let at = from + s * ${DV + 2}u;
+        let at = parts + s * ${DV + 2}u;
         sum += part_get(at + 1u) * exp(part_get(at) - top);
     }
     let f = select(1.0 / sum, 0.0, sum == 0.0);
@@ -40,7 +40,7 @@ fn main(
     for (var d = li; d < ${DV}u; d += 64u) {
         var v = 0.0;
         for (var s = 0u; s < p.splits; s++) {
-            let at = from + s * ${DV + 2}u;
+            let at = parts + s * ${DV + 2}u;
             v += part_get(at + 2u + d) * exp(part_get(at) - top);
         }
         out_set(to + d, v * f);

@@ -3,7 +3,8 @@
 // one row of x and of one row of w per step.
 //
 // Defined by the host: FORMAT of w; T; S threads on a side, BM = T * S, BK = 8 * S / T; Y_PAIRS
-// when y is written two 16-bit elements at a time; and what lib/matmul_io.wgsl needs.
+// when y is written two 16-bit elements at a time; LONG_EPILOGUE unless y is the product itself; and
+// what lib/matmul_io.wgsl needs.
 
 #include "lib/quant_${FORMAT}.wgsl"
 #include "lib/matmul_io.wgsl"
@@ -76,28 +77,52 @@ fn main(
     }
 
     let n = n0 + tx * ${T}u;
+#if LONG_EPILOGUE
+    // One copy of the epilogue in a loop; unrolled it would be most of the kernel.
+    var c = array<f32, ${T * T}>(
 #for i in 0..T
-    {
-        let m = m0 + ty + ${i * S}u;
+#for j in 0..T
+        c${i}_${j},
+#endfor
+#endfor
+    );
+    for (var i = 0u; i < ${T}u; i++) {
+        let m = m0 + ty + i * ${S}u;
         let to = at.y + m * p.y_row;
-        if (m < p.m) {
+        if (m >= p.m) {
+            break;
+        }
+#if Y_PAIRS
+        for (var j = 0u; j < ${T}u && n + j < p.n; j += 2u) {
+            y_set2(to + n + j, vec2<f32>(
+                epilogue(c[i * ${T}u + j], at, m, n + j),
+                epilogue(c[i * ${T}u + j + 1u], at, m, n + j + 1u),
+            ));
+        }
+#else
+        for (var j = 0u; j < ${T}u && n + j < p.n; j++) {
+            y_set(to + (n + j) * p.y_col, epilogue(c[i * ${T}u + j], at, m, n + j));
+        }
+#endif
+    }
+#else
+#for i in 0..T
+    if (m0 + ty + ${i * S}u < p.m) {
+        let to = at.y + (m0 + ty + ${i * S}u) * p.y_row;
 #if Y_PAIRS
 #for j in 0..T / 2
-            if (n + ${2 * j}u < p.n) {
-                y_set2(to + n + ${2 * j}u, vec2<f32>(
-                    epilogue(c${i}_${2 * j}, at, m, n + ${2 * j}u),
-                    epilogue(c${i}_${2 * j + 1}, at, m, n + ${2 * j + 1}u),
-                ));
-            }
+        if (n + ${2 * j}u < p.n) {
+            y_set2(to + n + ${2 * j}u, vec2<f32>(c${i}_${2 * j}, c${i}_${2 * j + 1}));
+        }
 #endfor
 #else
 #for j in 0..T
-            if (n + ${j}u < p.n) {
-                y_set(to + (n + ${j}u) * p.y_col, epilogue(c${i}_${j}, at, m, n + ${j}u));
-            }
+        if (n + ${j}u < p.n) {
+            y_set(to + (n + ${j}u) * p.y_col, c${i}_${j});
+        }
 #endfor
 #endif
-        }
     }
 #endfor
+#endif
 }

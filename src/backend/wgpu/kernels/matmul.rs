@@ -442,7 +442,8 @@ fn launch(kernel: Kernel, state: &mut State, op: &MatMul<Tensor>) -> Result<()> 
             .def("S", s)
             .def("BM", t * s)
             .def("BK", 8 * s / t)
-            .def("Y_PAIRS", pair),
+            .def("Y_PAIRS", pair)
+            .def("LONG_EPILOGUE", !e.is_identity()),
     };
     l = if x_form == 0 {
         l.input_vec("x", &op.x)
