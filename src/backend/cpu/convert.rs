@@ -243,28 +243,28 @@ fn round_to_minifloat(v: f32, mantissa: u32, bias: i32) -> u32 {
     (rounded >> drop) - ((127 - bias as u32) << mantissa)
 }
 
-/// Nearest OCP E4M3. What rounds above 448, infinities included, is NaN: the format has no
-/// infinity, and this is the conversion that OCP calls non-saturating.
+/// Nearest OCP E4M3; beyond 448, infinities included, the largest (OCP's saturating conversion).
 #[inline]
 pub(crate) fn f32_to_e4m3(v: f32) -> u8 {
-    let sign = (v.to_bits() >> 24 & 0x80) as u8;
-    if !v.is_finite() {
-        return sign | 0x7f;
-    }
-    sign | round_to_minifloat(v, 3, 7).min(0x7f) as u8
+    saturating(v, 3, 7, 0x7e)
 }
 
-/// Nearest OCP E5M2; what rounds above the largest number is infinite.
+/// Nearest OCP E5M2; beyond 57344, infinities included, the largest.
 #[inline]
 pub(crate) fn f32_to_e5m2(v: f32) -> u8 {
+    saturating(v, 2, 15, 0x7b)
+}
+
+#[inline]
+fn saturating(v: f32, mantissa: u32, bias: i32, largest: u8) -> u8 {
     let sign = (v.to_bits() >> 24 & 0x80) as u8;
     if v.is_nan() {
-        return sign | 0x7f;
+        sign | 0x7f
+    } else if v.is_infinite() {
+        sign | largest
+    } else {
+        sign | round_to_minifloat(v, mantissa, bias).min(largest.into()) as u8
     }
-    if v.is_infinite() {
-        return sign | 0x7c;
-    }
-    sign | round_to_minifloat(v, 2, 15).min(0x7c) as u8
 }
 
 #[cfg(test)]
@@ -300,6 +300,8 @@ mod tests {
                 let v = table[code as usize];
                 if v.is_nan() {
                     assert!(table[encode(v) as usize].is_nan());
+                } else if v.is_infinite() {
+                    assert_eq!(encode(v), code - 1);
                 } else {
                     assert_eq!(encode(v), code, "{v}");
                 }
@@ -320,8 +322,7 @@ mod tests {
                 assert_eq!(encode(-middle), even | 0x80);
             }
         }
-        assert_eq!(f32_to_e4m3(463.9), 0x7e);
-        assert!(e4m3_to_f32(f32_to_e4m3(480.0)).is_nan());
-        assert_eq!(e5m2_to_f32(f32_to_e5m2(1e9)), f32::INFINITY);
+        assert_eq!(e4m3_to_f32(f32_to_e4m3(480.0)), 448.0);
+        assert_eq!(e5m2_to_f32(f32_to_e5m2(-1e9)), -57344.0);
     }
 }

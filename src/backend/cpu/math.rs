@@ -119,6 +119,12 @@ fn sigmoid<const FMA: bool>(x: f32) -> f32 {
     1.0 / (1.0 + exp::<FMA>(-x))
 }
 
+/// Where x times a sigmoid has long been -0: -inf times 0 would be no number. A NaN passes.
+#[inline(always)]
+fn floor(v: f32) -> f32 {
+    if v < -500.0 { -500.0 } else { v }
+}
+
 #[inline(always)]
 fn softplus(x: f32) -> f32 {
     // ln(1 + e^x) = max(x, 0) + ln(1 + e^-|x|), which cannot overflow; a NaN passes.
@@ -137,15 +143,22 @@ fn map(x: &mut [f32], f: impl Fn(f32) -> f32) {
 fn act_body<const FMA: bool>(act: Act, x: &mut [f32]) {
     match act {
         Act::Identity => {}
-        Act::Silu => map(x, |v| v / (1.0 + exp::<FMA>(-v))),
-        Act::Gelu => map(x, |v| (f64::from(v) * normal_cdf(v)) as f32),
+        Act::Silu => map(x, |v| {
+            let v = floor(v);
+            v / (1.0 + exp::<FMA>(-v))
+        }),
+        Act::Gelu => map(x, |v| (f64::from(floor(v)) * normal_cdf(v)) as f32),
         // 0.5 (1 + tanh u) = 1 / (1 + e^-2u), without the cancellation.
         Act::GeluTanh => map(x, |v| {
             const TWICE: f32 = 1.595_769_1;
+            let v = floor(v);
             let u = TWICE * fma::<FMA>(0.044_715 * v * v, v, v);
             v / (1.0 + exp::<FMA>(-u))
         }),
-        Act::GeluQuick => map(x, |v| v / (1.0 + exp::<FMA>(-1.702 * v))),
+        Act::GeluQuick => map(x, |v| {
+            let v = floor(v);
+            v / (1.0 + exp::<FMA>(-1.702 * v))
+        }),
         // A NaN passes all comparisons.
         Act::Relu => map(x, |v| if v < 0.0 { 0.0 } else { v }),
         Act::ReluSquared => map(x, |v| if v < 0.0 { 0.0 } else { v * v }),
@@ -158,8 +171,9 @@ fn act_body<const FMA: bool>(act: Act, x: &mut [f32]) {
         Act::Abs => map(x, f32::abs),
         Act::Square => map(x, |v| v * v),
         Act::Sqrt => map(x, f32::sqrt),
-        Act::Rsqrt => map(x, |v| 1.0 / v.sqrt()),
-        Act::Recip => map(x, |v| 1.0 / v),
+        // -0 counts as 0, which adding 0 makes of it.
+        Act::Rsqrt => map(x, |v| 1.0 / (v + 0.0).sqrt()),
+        Act::Recip => map(x, |v| 1.0 / (v + 0.0)),
         Act::Sin => map(x, f32::sin),
         Act::Cos => map(x, f32::cos),
     }
@@ -420,9 +434,12 @@ mod tests {
             let mut x = [f32::INFINITY, f32::NEG_INFINITY];
             act(isa, Act::Tanh, &mut x);
             assert_eq!(x, [1.0, -1.0]);
-            let mut x = [f32::INFINITY, 30.0];
-            act(isa, Act::Gelu, &mut x);
-            assert_eq!(x, [f32::INFINITY, 30.0]);
+            for function in [Act::Silu, Act::Gelu, Act::GeluTanh, Act::GeluQuick] {
+                let mut x = [f32::INFINITY, f32::NEG_INFINITY, f32::MIN, 30.0, f32::NAN];
+                act(isa, function, &mut x);
+                assert_eq!(x[..4], [f32::INFINITY, 0.0, 0.0, 30.0], "{function:?}");
+                assert!(x[4].is_nan());
+            }
             let mut a = [f32::NAN, 1.0, 1.0, 2.0];
             binary(isa, BinOp::Max, &mut a, &[1.0, f32::NAN, 3.0, 1.0]);
             assert!(a[0].is_nan() && a[1].is_nan() && a[2..] == [3.0, 2.0]);

@@ -1,0 +1,63 @@
+//! The conformance suite on this processor, with all its instruction sets and with fewer, so that
+//! one machine tests the kernels of lesser ones. `GRISTMILL_TIER` picks the tier (smoke).
+#![cfg(all(feature = "cpu", feature = "conformance"))]
+
+use gristmill::{
+    Device, OpenOptions,
+    backend::cpu::{self, Level},
+    conformance::{self, Expect, Filter, Tier},
+};
+use std::sync::Arc;
+
+fn tier() -> Tier {
+    match std::env::var("GRISTMILL_TIER").as_deref() {
+        Ok("full") => Tier::Full,
+        Ok("soak") => Tier::Soak,
+        Ok("smoke") | Err(_) => Tier::Smoke,
+        Ok(other) => panic!("GRISTMILL_TIER is {other:?}; expected smoke, full or soak"),
+    }
+}
+
+fn verify(device: &Arc<dyn Device>, level: Level) {
+    println!(
+        "{}: {} [{}], ceiling {level:?}",
+        device.info().id,
+        device.info().name,
+        device.info().features.join(", ")
+    );
+    let report = conformance::run(
+        device,
+        &Filter::new(tier()),
+        &Expect::default(),
+        &mut |_| {},
+    )
+    .unwrap();
+    print!("{}", report.text());
+    let bad: Vec<_> = report.failures().map(|o| format!("{o:?}")).collect();
+    assert!(report.is_success(), "{}", bad.join("\n"));
+    let totals = report.totals();
+    assert!(totals.passed > 100, "only {} cases passed", totals.passed);
+    assert_eq!(totals.refused, 0, "the processor takes every op");
+}
+
+#[test]
+fn every_instruction_set() {
+    verify(
+        &cpu::device(&OpenOptions::default()).unwrap(),
+        Level::Avx512,
+    );
+}
+
+#[test]
+fn avx2() {
+    let device = cpu::device_at(Level::Avx2, &OpenOptions::default()).unwrap();
+    assert!(!device.info().features.iter().any(|f| f.contains("avx512")));
+    verify(&device, Level::Avx2);
+}
+
+#[test]
+fn portable() {
+    let device = cpu::device_at(Level::Portable, &OpenOptions::default()).unwrap();
+    assert!(device.info().features.is_empty());
+    verify(&device, Level::Portable);
+}
