@@ -53,3 +53,21 @@ fn every_adapter() {
         assert!(report.outcomes.iter().any(|o| ran(&o)), "nothing ran");
     }
 }
+
+/// The same on lesser hardware: no f16, no subgroups, small bindings, and run-time checks in every
+/// shader, which would show an index out of bounds as a wrong result.
+#[test]
+fn every_adapter_masked() {
+    let mask = Mask {
+        no_f16: true,
+        no_subgroup: true,
+        no_dp4a: true,
+        max_binding: Some(1 << 20),
+        checked: true,
+    };
+    for info in adapters() {
+        eprintln!("{}: {} with {mask:?}", info.id, info.name);
+        let device = pollster::block_on(open_masked(info.id.index, mask)).unwrap();
+        check(&device);
+    }
+}

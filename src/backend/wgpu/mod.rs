@@ -120,8 +120,9 @@ pub async fn open_masked(index: u32, mask: Mask) -> Result<Arc<dyn Device>> {
     Ok(Arc::new(device))
 }
 
-/// Wraps a device that the program already has. Its features and limits decide what runs; it
-/// keeps its own handlers no longer: errors surface through this crate.
+/// Wraps a device that the program already has. The features and limits that it was opened with
+/// decide what runs. Its handlers for uncaptured errors and loss are replaced: both surface as
+/// errors of this crate.
 #[must_use]
 pub fn adopt(
     device: wgpu::Device,
