@@ -13,7 +13,7 @@ pub const MAX_ELEMENTS: u64 = 1 << 56;
 /// Shape and strides of a view. Strides count *cells*: elements for plain types, blocks for
 /// quantized ones. The last axis of a quantized layout is counted in elements in the shape and is
 /// always contiguous.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Layout {
     rank: u8,
     shape: [u32; MAX_RANK],
@@ -122,6 +122,14 @@ impl Layout {
     /// Stride of each axis, in cells (elements, or blocks for quantized tensors).
     pub fn strides(&self) -> &[i64] {
         &self.strides[..self.rank()]
+    }
+}
+
+// Axes beyond the rank are the same in every layout.
+impl std::hash::Hash for Layout {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.shape().hash(state);
+        self.strides().hash(state);
     }
 }
 

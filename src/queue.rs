@@ -13,7 +13,8 @@ use crate::{
     route::{self, Fallback, Force, Planned, Route, RouteEntry, RouteLog},
     tensor::{Buffer, HostElement, Tensor},
 };
-use std::{collections::HashMap, sync::Arc};
+use rustc_hash::FxHashMap;
+use std::sync::Arc;
 
 /// Environment variable that forces kernels by a part of their name.
 pub const KERNEL_VAR: &str = "GRISTMILL_KERNEL";
@@ -37,7 +38,7 @@ pub struct Queue {
     stream: Box<dyn Stream>,
     fallback: Fallback,
     force: Force,
-    planned: HashMap<Op<TensorDesc>, Arc<Planned>>,
+    planned: FxHashMap<Op<TensorDesc>, Arc<Planned>>,
     log: RouteLog,
     temps: Vec<Buffer>,
     #[cfg(feature = "cpu")]
@@ -76,7 +77,7 @@ impl Queue {
             stream: device.stream()?,
             device: device.clone(),
             fallback: Fallback::default(),
-            planned: HashMap::new(),
+            planned: FxHashMap::default(),
             log: RouteLog::default(),
             temps: Vec::new(),
             #[cfg(feature = "cpu")]
@@ -297,10 +298,15 @@ impl Queue {
     }
 
     fn run_op(&mut self, op: Op<Tensor>, kernel: Option<KernelId>) -> Result<()> {
-        let question = self.validate(&op)?;
-        if question.is_noop() {
-            return Ok(());
+        let question = self.own_operands(&op)?;
+        // What was planned was checked: only memory can differ between two equal questions.
+        if kernel.is_some() || !self.planned.contains_key(&question) {
+            check(&question)?;
+            if question.is_noop() {
+                return Ok(());
+            }
         }
+        check_overlap(&op, &question)?;
         #[cfg(feature = "capture")]
         if let Some(mut recorder) = self.capture.take() {
             let done = recorder.record_inputs(self, &op).and_then(|call| {
@@ -327,7 +333,7 @@ impl Queue {
                     refusal: crate::Refusal::Kernel(id.0.to_owned()),
                 });
             }
-            // SAFETY: `validate` accepted the op and the device lists the kernel for it.
+            // SAFETY: `run_op` validated the op and the device lists the kernel for it.
             return unsafe { self.stream.encode(op, kernel) };
         }
         let planned = match self.planned.get(&question) {
@@ -336,7 +342,7 @@ impl Queue {
         };
         match &planned.route {
             Route::Native { kernel, .. } => {
-                // SAFETY: `validate` accepted the op and the device supports it.
+                // SAFETY: `run_op` validated the op and the device supports it.
                 unsafe { self.stream.encode(op, *kernel) }
             }
             Route::Decomposed { .. } => self.run_parts(op, &planned),
@@ -434,70 +440,22 @@ impl Queue {
         }
     }
 
-    fn validate(&self, op: &Op<Tensor>) -> Result<Op<TensorDesc>> {
-        let kind = op.kind();
-        let mut operands: Vec<(Arg, &Tensor)> = Vec::with_capacity(8);
+    fn own_operands(&self, op: &Op<Tensor>) -> Result<Op<TensorDesc>> {
         let mut foreign = None;
-        // `map` hands out references that live only inside the closure, so collect clones of the
-        // handles through indices instead: the operands outlive this function in `op`.
         let question = op.map(|arg, t| {
             if !same_device(t.buffer().device(), &self.device) {
                 foreign = Some(arg.name);
             }
             t.desc()
         });
-        if let Some(arg) = foreign {
-            return Err(Error::invalid(
-                kind,
+        match foreign {
+            None => Ok(question),
+            Some(arg) => Err(Error::invalid(
+                op.kind(),
                 arg,
                 format!("belongs to another device than {}", self.device.info().id),
-            ));
+            )),
         }
-        question.check()?;
-        let all = op.operands();
-        operands.extend(all.iter().map(|(a, t)| (*a, t)));
-        let writes_anything = operands.iter().any(|(a, _)| a.role.writes());
-        if !writes_anything {
-            return Ok(question);
-        }
-        for (i, &(out, t)) in operands.iter().enumerate() {
-            if !out.role.writes() {
-                continue;
-            }
-            if !t.desc().is_injective() {
-                return Err(Error::invalid(
-                    kind,
-                    out.name,
-                    format!("is written but its view {:?} names cells twice", t.desc()),
-                ));
-            }
-            for (j, &(other, u)) in operands.iter().enumerate() {
-                if i == j || (other.role.writes() && j < i) || !t.overlaps(u) {
-                    continue;
-                }
-                // Where an op has several products, one's gate and residual must not be another's
-                // result: the order in which they are written is the backend's own.
-                let own = kind != OpKind::MatMulMany
-                    || j < i && operands[j..i].iter().all(|(a, _)| !a.role.writes());
-                let exact = t.is_same(u) && own && op_in_place(&question, out, other);
-                if !exact {
-                    return Err(Error::invalid(
-                        kind,
-                        out.name,
-                        format!(
-                            "overlaps {} in memory; write to a buffer of its own{}",
-                            other.name,
-                            if question.in_place(other.name) {
-                                ", or to exactly the same view"
-                            } else {
-                                ""
-                            }
-                        ),
-                    ));
-                }
-            }
-        }
-        Ok(question)
     }
 
     fn run_parts(&mut self, op: &Op<Tensor>, planned: &Planned) -> Result<()> {
@@ -623,6 +581,61 @@ impl Queue {
         self.host = Some(host);
         Ok(())
     }
+}
+
+/// Everything that the descriptions alone decide.
+fn check(question: &Op<TensorDesc>) -> Result<()> {
+    question.check()?;
+    let mut twice = None;
+    question.visit(|arg, d| {
+        if arg.role.writes() && !d.is_injective() {
+            twice = Some((arg.name, *d));
+        }
+    });
+    match twice {
+        None => Ok(()),
+        Some((arg, d)) => Err(Error::invalid(
+            question.kind(),
+            arg,
+            format!("is written but its view {d:?} names cells twice"),
+        )),
+    }
+}
+
+/// An output shares memory with nothing, or exactly with an input where the op allows it.
+fn check_overlap(op: &Op<Tensor>, question: &Op<TensorDesc>) -> Result<()> {
+    let mut operands: Vec<(Arg, &Tensor)> = Vec::with_capacity(12);
+    op.visit(|arg, t| operands.push((arg, t)));
+    for (i, &(out, t)) in operands.iter().enumerate() {
+        if !out.role.writes() {
+            continue;
+        }
+        for (j, &(other, u)) in operands.iter().enumerate() {
+            if i == j || (other.role.writes() && j < i) || !t.overlaps(u) {
+                continue;
+            }
+            // Where an op has several products, one's gate and residual must not be another's
+            // result: the order in which they are written is the backend's own.
+            let own = op.kind() != OpKind::MatMulMany
+                || j < i && operands[j..i].iter().all(|(a, _)| !a.role.writes());
+            if t.is_same(u) && own && op_in_place(question, out, other) {
+                continue;
+            }
+            let hint = match question.in_place(other.name) {
+                true => ", or to exactly the same view",
+                false => "",
+            };
+            return Err(Error::invalid(
+                op.kind(),
+                out.name,
+                format!(
+                    "overlaps {} in memory; write to a buffer of its own{hint}",
+                    other.name
+                ),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// May `out` be exactly `other`?

@@ -105,6 +105,11 @@ impl Gguf {
         &self.path
     }
 
+    /// Every tensor, in no order.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, &TensorInfo)> {
+        self.tensors.iter().map(|(name, t)| (name.as_str(), t))
+    }
+
     /// The tensor called `name`, if the file has it.
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
         self.tensors.get(name)

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod bench_model;
 mod chat;
 mod devices;
@@ -18,6 +19,7 @@ mod generate;
 mod gguf;
 mod logits;
 mod replay;
+mod support;
 mod tokenize;
 mod tokenizer;
 mod verify;
@@ -32,11 +34,13 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Bench(bench::Args),
     BenchModel(bench_model::Args),
     Devices(devices::Args),
     Generate(generate::Args),
     Logits(logits::Args),
     Replay(replay::Args),
+    Support(support::Args),
     Tokenize(tokenize::Args),
     Verify(verify::Args),
 }
@@ -47,11 +51,13 @@ fn main() -> ExitCode {
         .format_timestamp(None)
         .init();
     let done = match Cli::parse().command {
+        Command::Bench(args) => bench::run(&args),
         Command::BenchModel(args) => bench_model::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Logits(args) => logits::run(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Support(args) => support::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Verify(args) => verify::run(&args),
     };

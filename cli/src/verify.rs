@@ -38,7 +38,8 @@ pub struct Args {
     json: bool,
 }
 
-fn tier(s: &str) -> Result<Tier, String> {
+/// A tier by its name.
+pub fn tier(s: &str) -> Result<Tier, String> {
     [Tier::Smoke, Tier::Full, Tier::Soak]
         .into_iter()
         .find(|t| t.name() == s)

@@ -42,10 +42,10 @@ pub enum Kv<T> {
 
 impl<T> Kv<T> {
     /// The same cache over operands of another kind; `role` is how the op uses the cache itself.
-    pub(super) fn try_map<U, E>(
-        &self,
+    pub(super) fn try_map<'a, U, E>(
+        &'a self,
         kv: [Arg; 2],
-        f: &mut dyn FnMut(Arg, &T) -> Result<U, E>,
+        f: &mut dyn FnMut(Arg, &'a T) -> Result<U, E>,
     ) -> Result<Kv<U>, E> {
         Ok(match self {
             Kv::Dense { k, v } => Kv::Dense {
@@ -312,7 +312,10 @@ impl<T> From<u32> for Scalar<T> {
 impl<T> Arguments<T> for Attention<T> {
     const KIND: OpKind = OpKind::Attention;
     type With<U> = Attention<U>;
-    fn try_map<U, E>(&self, f: &mut dyn FnMut(Arg, &T) -> Result<U, E>) -> Result<Attention<U>, E> {
+    fn try_map<'a, U, E>(
+        &'a self,
+        f: &mut dyn FnMut(Arg, &'a T) -> Result<U, E>,
+    ) -> Result<Attention<U>, E> {
         Ok(Attention {
             q: f(Arg::input("q"), &self.q)?,
             kv: self.kv.try_map([Arg::input("k"), Arg::input("v")], f)?,

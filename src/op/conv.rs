@@ -110,7 +110,10 @@ impl<T: Clone> Conv2d<T> {
 impl<T> Arguments<T> for Conv2d<T> {
     const KIND: OpKind = OpKind::Conv2d;
     type With<U> = Conv2d<U>;
-    fn try_map<U, E>(&self, f: &mut dyn FnMut(Arg, &T) -> Result<U, E>) -> Result<Conv2d<U>, E> {
+    fn try_map<'a, U, E>(
+        &'a self,
+        f: &mut dyn FnMut(Arg, &'a T) -> Result<U, E>,
+    ) -> Result<Conv2d<U>, E> {
         Ok(Conv2d {
             x: f(Arg::input("x"), &self.x)?,
             w: f(Arg::input("w"), &self.w)?,
@@ -204,7 +207,10 @@ impl<T: Clone> Upsample<T> {
 impl<T> Arguments<T> for Upsample<T> {
     const KIND: OpKind = OpKind::Upsample;
     type With<U> = Upsample<U>;
-    fn try_map<U, E>(&self, f: &mut dyn FnMut(Arg, &T) -> Result<U, E>) -> Result<Upsample<U>, E> {
+    fn try_map<'a, U, E>(
+        &'a self,
+        f: &mut dyn FnMut(Arg, &'a T) -> Result<U, E>,
+    ) -> Result<Upsample<U>, E> {
         Ok(Upsample {
             x: f(Arg::input("x"), &self.x)?,
             y: f(Arg::output("y"), &self.y)?,

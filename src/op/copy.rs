@@ -31,7 +31,10 @@ impl<T: Clone> Copy<T> {
 impl<T> Arguments<T> for Copy<T> {
     const KIND: OpKind = OpKind::Copy;
     type With<U> = Copy<U>;
-    fn try_map<U, E>(&self, f: &mut dyn FnMut(Arg, &T) -> Result<U, E>) -> Result<Copy<U>, E> {
+    fn try_map<'a, U, E>(
+        &'a self,
+        f: &mut dyn FnMut(Arg, &'a T) -> Result<U, E>,
+    ) -> Result<Copy<U>, E> {
         Ok(Copy {
             x: f(Arg::input("x"), &self.x)?,
             y: f(Arg::output("y"), &self.y)?,

@@ -23,7 +23,10 @@ pub struct Custom<T> {
 impl<T> Arguments<T> for Custom<T> {
     const KIND: OpKind = OpKind::Custom;
     type With<U> = Custom<U>;
-    fn try_map<U, E>(&self, f: &mut dyn FnMut(Arg, &T) -> Result<U, E>) -> Result<Custom<U>, E> {
+    fn try_map<'a, U, E>(
+        &'a self,
+        f: &mut dyn FnMut(Arg, &'a T) -> Result<U, E>,
+    ) -> Result<Custom<U>, E> {
         Ok(Custom {
             name: self.name.clone(),
             inputs: self

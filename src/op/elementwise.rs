@@ -151,7 +151,10 @@ impl<T: Clone> Unary<T> {
 impl<T> Arguments<T> for Unary<T> {
     const KIND: OpKind = OpKind::Unary;
     type With<U> = Unary<U>;
-    fn try_map<U, E>(&self, f: &mut dyn FnMut(Arg, &T) -> Result<U, E>) -> Result<Unary<U>, E> {
+    fn try_map<'a, U, E>(
+        &'a self,
+        f: &mut dyn FnMut(Arg, &'a T) -> Result<U, E>,
+    ) -> Result<Unary<U>, E> {
         Ok(Unary {
             x: f(Arg::input("x"), &self.x)?,
             y: f(Arg::output("y"), &self.y)?,
@@ -262,7 +265,10 @@ impl<T: Clone> Binary<T> {
 impl<T> Arguments<T> for Binary<T> {
     const KIND: OpKind = OpKind::Binary;
     type With<U> = Binary<U>;
-    fn try_map<U, E>(&self, f: &mut dyn FnMut(Arg, &T) -> Result<U, E>) -> Result<Binary<U>, E> {
+    fn try_map<'a, U, E>(
+        &'a self,
+        f: &mut dyn FnMut(Arg, &'a T) -> Result<U, E>,
+    ) -> Result<Binary<U>, E> {
         Ok(Binary {
             a: f(Arg::input("a"), &self.a)?,
             b: f(Arg::input("b"), &self.b)?,
@@ -319,7 +325,10 @@ impl<T: Clone> Glu<T> {
 impl<T> Arguments<T> for Glu<T> {
     const KIND: OpKind = OpKind::Glu;
     type With<U> = Glu<U>;
-    fn try_map<U, E>(&self, f: &mut dyn FnMut(Arg, &T) -> Result<U, E>) -> Result<Glu<U>, E> {
+    fn try_map<'a, U, E>(
+        &'a self,
+        f: &mut dyn FnMut(Arg, &'a T) -> Result<U, E>,
+    ) -> Result<Glu<U>, E> {
         Ok(Glu {
             gate: f(Arg::input("gate"), &self.gate)?,
             up: f(Arg::input("up"), &self.up)?,

@@ -33,9 +33,9 @@ impl<T: Clone> GatherRows<T> {
 impl<T> Arguments<T> for GatherRows<T> {
     const KIND: OpKind = OpKind::GatherRows;
     type With<U> = GatherRows<U>;
-    fn try_map<U, E>(
-        &self,
-        f: &mut dyn FnMut(Arg, &T) -> Result<U, E>,
+    fn try_map<'a, U, E>(
+        &'a self,
+        f: &mut dyn FnMut(Arg, &'a T) -> Result<U, E>,
     ) -> Result<GatherRows<U>, E> {
         Ok(GatherRows {
             table: self.table.try_map("table", f)?,

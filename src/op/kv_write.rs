@@ -47,7 +47,10 @@ impl<T: Clone> KvWrite<T> {
 impl<T> Arguments<T> for KvWrite<T> {
     const KIND: OpKind = OpKind::KvWrite;
     type With<U> = KvWrite<U>;
-    fn try_map<U, E>(&self, f: &mut dyn FnMut(Arg, &T) -> Result<U, E>) -> Result<KvWrite<U>, E> {
+    fn try_map<'a, U, E>(
+        &'a self,
+        f: &mut dyn FnMut(Arg, &'a T) -> Result<U, E>,
+    ) -> Result<KvWrite<U>, E> {
         Ok(KvWrite {
             k: f(Arg::input("k"), &self.k)?,
             v: f(Arg::input("v"), &self.v)?,

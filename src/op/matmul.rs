@@ -72,10 +72,10 @@ impl<T> Weight<T> {
     ///
     /// # Errors
     /// The first error that `f` returns.
-    pub fn try_map<U, E>(
-        &self,
+    pub fn try_map<'a, U, E>(
+        &'a self,
         name: &'static str,
-        f: &mut dyn FnMut(Arg, &T) -> Result<U, E>,
+        f: &mut dyn FnMut(Arg, &'a T) -> Result<U, E>,
     ) -> Result<Weight<U>, E> {
         Ok(match self {
             Weight::Rows(t) => Weight::Rows(f(Arg::input(name), t)?),
@@ -210,9 +210,9 @@ impl<T> Epilogue<T> {
     ///
     /// # Errors
     /// The first error that `f` returns.
-    pub fn try_map<U, E>(
-        &self,
-        f: &mut dyn FnMut(Arg, &T) -> Result<U, E>,
+    pub fn try_map<'a, U, E>(
+        &'a self,
+        f: &mut dyn FnMut(Arg, &'a T) -> Result<U, E>,
     ) -> Result<Epilogue<U>, E> {
         Ok(Epilogue {
             scale: self.scale,
@@ -375,7 +375,10 @@ impl<T: Clone> MatMul<T> {
 impl<T> Arguments<T> for MatMul<T> {
     const KIND: OpKind = OpKind::MatMul;
     type With<U> = MatMul<U>;
-    fn try_map<U, E>(&self, f: &mut dyn FnMut(Arg, &T) -> Result<U, E>) -> Result<MatMul<U>, E> {
+    fn try_map<'a, U, E>(
+        &'a self,
+        f: &mut dyn FnMut(Arg, &'a T) -> Result<U, E>,
+    ) -> Result<MatMul<U>, E> {
         Ok(MatMul {
             x: f(Arg::input("x"), &self.x)?,
             w: self.w.try_map("w", f)?,
@@ -538,9 +541,9 @@ impl<T: Clone> MatMulMany<T> {
 impl<T> Arguments<T> for MatMulMany<T> {
     const KIND: OpKind = OpKind::MatMulMany;
     type With<U> = MatMulMany<U>;
-    fn try_map<U, E>(
-        &self,
-        f: &mut dyn FnMut(Arg, &T) -> Result<U, E>,
+    fn try_map<'a, U, E>(
+        &'a self,
+        f: &mut dyn FnMut(Arg, &'a T) -> Result<U, E>,
     ) -> Result<MatMulMany<U>, E> {
         Ok(MatMulMany {
             x: f(Arg::input("x"), &self.x)?,
@@ -644,9 +647,9 @@ impl<T: Clone> GroupedMatMul<T> {
 impl<T> Arguments<T> for GroupedMatMul<T> {
     const KIND: OpKind = OpKind::GroupedMatMul;
     type With<U> = GroupedMatMul<U>;
-    fn try_map<U, E>(
-        &self,
-        f: &mut dyn FnMut(Arg, &T) -> Result<U, E>,
+    fn try_map<'a, U, E>(
+        &'a self,
+        f: &mut dyn FnMut(Arg, &'a T) -> Result<U, E>,
     ) -> Result<GroupedMatMul<U>, E> {
         Ok(GroupedMatMul {
             x: f(Arg::input("x"), &self.x)?,

@@ -107,8 +107,10 @@ pub trait Arguments<T>: Sized {
     type With<U>;
 
     /// Replaces every operand, in a fixed order, stopping at the first error.
-    fn try_map<U, E>(&self, f: &mut dyn FnMut(Arg, &T) -> Result<U, E>)
-    -> Result<Self::With<U>, E>;
+    fn try_map<'a, U, E>(
+        &'a self,
+        f: &mut dyn FnMut(Arg, &'a T) -> Result<U, E>,
+    ) -> Result<Self::With<U>, E>;
 }
 
 /// Shape rules and work counts of one op.
@@ -176,9 +178,8 @@ macro_rules! ops {
             ///
             /// # Errors
             /// The first error that `f` returns.
-            pub fn try_map<U, E>(
-                &self,
-                mut f: impl FnMut(Arg, &T) -> Result<U, E>,
+            pub fn try_map<'a, U, E>(&'a self,
+                mut f: impl FnMut(Arg, &'a T) -> Result<U, E>,
             ) -> Result<Op<U>, E> {
                 Ok(match self {
                     $(Op::$name(a) => Op::$name(a.try_map(&mut f)?),)*
@@ -255,7 +256,7 @@ impl fmt::Display for OpKind {
 
 impl<T> Op<T> {
     /// Replaces every operand, in a fixed order.
-    pub fn map<U>(&self, mut f: impl FnMut(Arg, &T) -> U) -> Op<U> {
+    pub fn map<'a, U>(&'a self, mut f: impl FnMut(Arg, &'a T) -> U) -> Op<U> {
         match self.try_map(|a, t| Ok::<U, Infallible>(f(a, t))) {
             Ok(op) => op,
             Err(never) => match never {},
@@ -263,7 +264,7 @@ impl<T> Op<T> {
     }
 
     /// Visits every operand, in the order of [`Op::map`].
-    pub fn visit(&self, mut f: impl FnMut(Arg, &T)) {
+    pub fn visit<'a>(&'a self, mut f: impl FnMut(Arg, &'a T)) {
         self.map(|a, t| f(a, t));
     }
 }
@@ -394,10 +395,10 @@ impl Precision {
 }
 
 /// Folds an operand that is present through the mapper of [`Arguments::try_map`].
-pub(crate) fn map_opt<T, U, E>(
+pub(crate) fn map_opt<'a, T, U, E>(
     arg: Arg,
-    t: &Option<T>,
-    f: &mut dyn FnMut(Arg, &T) -> Result<U, E>,
+    t: &'a Option<T>,
+    f: &mut dyn FnMut(Arg, &'a T) -> Result<U, E>,
 ) -> Result<Option<U>, E> {
     t.as_ref().map(|t| f(arg, t)).transpose()
 }

@@ -119,7 +119,10 @@ impl<T: Clone> Norm<T> {
 impl<T> Arguments<T> for Norm<T> {
     const KIND: OpKind = OpKind::Norm;
     type With<U> = Norm<U>;
-    fn try_map<U, E>(&self, f: &mut dyn FnMut(Arg, &T) -> Result<U, E>) -> Result<Norm<U>, E> {
+    fn try_map<'a, U, E>(
+        &'a self,
+        f: &mut dyn FnMut(Arg, &'a T) -> Result<U, E>,
+    ) -> Result<Norm<U>, E> {
         Ok(Norm {
             x: f(Arg::input("x"), &self.x)?,
             weight: map_opt(Arg::input("weight"), &self.weight, f)?,

@@ -26,9 +26,9 @@ impl<T: Clone> Dequantize<T> {
 impl<T> Arguments<T> for Dequantize<T> {
     const KIND: OpKind = OpKind::Dequantize;
     type With<U> = Dequantize<U>;
-    fn try_map<U, E>(
-        &self,
-        f: &mut dyn FnMut(Arg, &T) -> Result<U, E>,
+    fn try_map<'a, U, E>(
+        &'a self,
+        f: &mut dyn FnMut(Arg, &'a T) -> Result<U, E>,
     ) -> Result<Dequantize<U>, E> {
         Ok(Dequantize {
             w: f(Arg::input("w"), &self.w)?,
@@ -79,7 +79,10 @@ impl<T: Clone> Quantize<T> {
 impl<T> Arguments<T> for Quantize<T> {
     const KIND: OpKind = OpKind::Quantize;
     type With<U> = Quantize<U>;
-    fn try_map<U, E>(&self, f: &mut dyn FnMut(Arg, &T) -> Result<U, E>) -> Result<Quantize<U>, E> {
+    fn try_map<'a, U, E>(
+        &'a self,
+        f: &mut dyn FnMut(Arg, &'a T) -> Result<U, E>,
+    ) -> Result<Quantize<U>, E> {
         Ok(Quantize {
             x: f(Arg::input("x"), &self.x)?,
             y: f(Arg::output("y"), &self.y)?,

@@ -61,7 +61,10 @@ impl<T: Clone> Reduce<T> {
 impl<T> Arguments<T> for Reduce<T> {
     const KIND: OpKind = OpKind::Reduce;
     type With<U> = Reduce<U>;
-    fn try_map<U, E>(&self, f: &mut dyn FnMut(Arg, &T) -> Result<U, E>) -> Result<Reduce<U>, E> {
+    fn try_map<'a, U, E>(
+        &'a self,
+        f: &mut dyn FnMut(Arg, &'a T) -> Result<U, E>,
+    ) -> Result<Reduce<U>, E> {
         Ok(Reduce {
             x: f(Arg::input("x"), &self.x)?,
             y: f(Arg::output("y"), &self.y)?,

@@ -81,7 +81,10 @@ impl<T: Clone> Rope<T> {
 impl<T> Arguments<T> for Rope<T> {
     const KIND: OpKind = OpKind::Rope;
     type With<U> = Rope<U>;
-    fn try_map<U, E>(&self, f: &mut dyn FnMut(Arg, &T) -> Result<U, E>) -> Result<Rope<U>, E> {
+    fn try_map<'a, U, E>(
+        &'a self,
+        f: &mut dyn FnMut(Arg, &'a T) -> Result<U, E>,
+    ) -> Result<Rope<U>, E> {
         Ok(Rope {
             x: f(Arg::input("x"), &self.x)?,
             positions: f(Arg::input("positions"), &self.positions)?,

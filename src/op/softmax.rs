@@ -52,7 +52,10 @@ impl<T: Clone> Softmax<T> {
 impl<T> Arguments<T> for Softmax<T> {
     const KIND: OpKind = OpKind::Softmax;
     type With<U> = Softmax<U>;
-    fn try_map<U, E>(&self, f: &mut dyn FnMut(Arg, &T) -> Result<U, E>) -> Result<Softmax<U>, E> {
+    fn try_map<'a, U, E>(
+        &'a self,
+        f: &mut dyn FnMut(Arg, &'a T) -> Result<U, E>,
+    ) -> Result<Softmax<U>, E> {
         Ok(Softmax {
             x: f(Arg::input("x"), &self.x)?,
             mask: map_opt(Arg::input("mask"), &self.mask, f)?,

@@ -31,7 +31,10 @@ impl<T: Clone> TopK<T> {
 impl<T> Arguments<T> for TopK<T> {
     const KIND: OpKind = OpKind::TopK;
     type With<U> = TopK<U>;
-    fn try_map<U, E>(&self, f: &mut dyn FnMut(Arg, &T) -> Result<U, E>) -> Result<TopK<U>, E> {
+    fn try_map<'a, U, E>(
+        &'a self,
+        f: &mut dyn FnMut(Arg, &'a T) -> Result<U, E>,
+    ) -> Result<TopK<U>, E> {
         Ok(TopK {
             x: f(Arg::input("x"), &self.x)?,
             values: f(Arg::output("values"), &self.values)?,

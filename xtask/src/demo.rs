@@ -44,6 +44,22 @@ pub fn run(args: &Args) -> Result<()> {
     gristmill(&[&["verify", "--tier", "smoke"][..], device].concat())
 }
 
+/// Write docs/support.md and the README's table from the conformance suite.
+#[derive(clap::Args)]
+pub struct SupportArgs {
+    /// The devices, with commas.
+    #[arg(long, default_value = "cpu,wgpu")]
+    devices: String,
+    /// How much of the suite.
+    #[arg(long, default_value = "full")]
+    tier: String,
+}
+
+/// Runs `cargo xtask support`.
+pub fn support(args: &SupportArgs) -> Result<()> {
+    gristmill(&["support", "--devices", &args.devices, "--tier", &args.tier])
+}
+
 /// Runs the command line of this workspace.
 fn gristmill(args: &[&str]) -> Result<()> {
     let fixed = [

@@ -25,6 +25,8 @@ enum Command {
     Model(model::Args),
     /// Build kernels/ptx from kernels/*.cu, or check that it is current and assembles everywhere.
     Ptx(ptx::Args),
+    /// Write docs/support.md and the README's table from the conformance suite.
+    Support(demo::SupportArgs),
     /// Show which devices there are, and run every test on them.
     Test(test::Args),
 }
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Model(args) => model::run(&args),
         Command::Ptx(args) => ptx::run(&args),
+        Command::Support(args) => demo::support(&args),
         Command::Test(args) => test::run(&args),
     };
     match done {

@@ -6,6 +6,7 @@
 //! out, nothing leaves the device.
 
 pub mod config;
+pub mod fit;
 pub mod model;
 pub mod sampler;
 pub mod step;
@@ -14,8 +15,8 @@ pub mod weights;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Result;
-use gristmill::{DType, Device, DeviceKind, Registry, Select};
+use anyhow::{Context, Result};
+use gristmill::{DType, Device, DeviceInfo, DeviceKind, Fallback, Registry, Select};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::gguf::Gguf;
@@ -36,6 +37,20 @@ pub struct ModelArgs {
     /// Least precise arithmetic (default: q8 on the CPU, f32 elsewhere).
     #[arg(long, value_enum)]
     precision: Option<Precision>,
+    /// What to do with ops that the device lacks: refuse, run them in parts, or on the host.
+    #[arg(long, value_enum, default_value = "deny")]
+    fallback: Lacking,
+}
+
+/// What to do with ops that a device lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Lacking {
+    /// Refuse.
+    Deny,
+    /// Run them in parts.
+    Decompose,
+    /// That, or else on the host.
+    Host,
 }
 
 /// Least precise arithmetic that a run accepts.
@@ -84,6 +99,8 @@ pub struct Session {
     pub device: Arc<dyn Device>,
     /// The precision in force.
     pub precision: Precision,
+    /// What happens to ops that the device lacks.
+    pub fallback: Fallback,
 }
 
 impl ModelArgs {
@@ -94,20 +111,38 @@ impl ModelArgs {
     pub fn open(&self) -> Result<Session> {
         let gguf = Gguf::open(&self.model)?;
         let config = Config::new(&gguf)?;
+        let precision = |info: &DeviceInfo| {
+            self.precision.unwrap_or(match info.kind {
+                DeviceKind::Cpu => Precision::Q8,
+                _ => Precision::F32,
+            })
+        };
+        let fallback = match self.fallback {
+            Lacking::Deny => Fallback::Deny,
+            Lacking::Decompose => Fallback::Decompose,
+            Lacking::Host => Fallback::Host,
+        };
         let select = match &self.device {
             Some(name) => Select::named(name)?,
             None => Select::from_env()?,
         };
-        let device = Registry::builtin().open_blocking(&select)?;
-        let default = match device.info().kind {
-            DeviceKind::Cpu => Precision::Q8,
-            _ => Precision::F32,
+        let arithmetic = |info: &DeviceInfo| precision(info).arithmetic();
+        let device = match select {
+            Select::Best => fit::best(&gguf, &config, arithmetic, fallback)?,
+            named => {
+                let device = Registry::builtin().open_blocking(&named)?;
+                let arithmetic = arithmetic(device.info());
+                fit::runs(&gguf, &config, arithmetic, &device, fallback)
+                    .context("--fallback host computes what a device lacks on the CPU")?;
+                device
+            }
         };
         Ok(Session {
+            precision: precision(device.info()),
             gguf,
             config,
             device,
-            precision: self.precision.unwrap_or(default),
+            fallback,
         })
     }
 }
@@ -123,6 +158,7 @@ impl Session {
             arithmetic: self.precision.arithmetic(),
             candidates,
             all_logits,
+            fallback: self.fallback,
         };
         let style = ProgressStyle::with_template("loading {bar:40} {bytes}/{total_bytes}")?;
         let bar = ProgressBar::new(self.gguf.tensor_bytes()).with_style(style);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use gristmill::device::Graph;
-use gristmill::{Device, Op, Queue, Tensor};
+use gristmill::{Device, Fallback, Op, Queue, Tensor};
 
 use super::config::Config;
 use super::step::{Arithmetic, Builder, Cache, Scratch, caches};
@@ -27,6 +27,8 @@ pub struct Purpose {
     pub candidates: u32,
     /// Whether [`Model::logits`] will be called.
     pub all_logits: bool,
+    /// What happens to ops that the device lacks.
+    pub fallback: Fallback,
 }
 
 /// A model on a device, and the sequence that it has seen.
@@ -68,7 +70,7 @@ impl Model {
             purpose.capacity,
             config.context
         );
-        let mut queue = Queue::new(device)?;
+        let mut queue = Queue::new(device)?.fallback(purpose.fallback);
         let weights = Weights::load(gguf, &config, &mut queue, progress)?;
         let rows = CHUNK.min(purpose.capacity);
         let logits = if purpose.all_logits {

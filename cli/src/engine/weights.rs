@@ -127,7 +127,7 @@ impl Weights {
 }
 
 /// The element type that a type id of ggml names.
-fn element(id: u32) -> Option<Element> {
+pub fn element(id: u32) -> Option<Element> {
     match id {
         0 => Some(DType::F32.into()),
         1 => Some(DType::F16.into()),
