@@ -165,13 +165,14 @@ impl CallFile {
         let mut problem = None;
         let mut at = 0;
         question.visit(|_, d| {
-            if let Some(e) = self.expected.get(&labels[at].0) {
-                if e.shape != d.shape() {
-                    problem = Some(format!(
-                        "expected.{} has shape {:?}, the operand is {d}",
-                        labels[at].0, e.shape
-                    ));
-                }
+            let label = &labels[at].0;
+            if let Some(e) = self.expected.get(label)
+                && e.shape != d.shape()
+            {
+                problem = Some(format!(
+                    "expected.{label} has shape {:?}, the operand is {d}",
+                    e.shape
+                ));
             }
             at += 1;
         });

@@ -265,7 +265,7 @@ impl<T> Op<T> {
 
     /// Visits every operand, in the order of [`Op::map`].
     pub fn visit<'a>(&'a self, mut f: impl FnMut(Arg, &'a T)) {
-        self.map(|a, t| f(a, t));
+        self.map(&mut f);
     }
 }
 

@@ -56,7 +56,8 @@ pub(super) fn act(f: Act, x: f64) -> (f64, f64) {
         }
         Act::Sigmoid => (sigmoid(x), 0.25),
         Act::Tanh => (x.tanh(), 1.0),
-        Act::Softplus => (x.max(0.0) + (-x.abs()).exp().ln_1p() + (x - x), 1.0),
+        Act::Softplus if x.is_nan() => (x, 1.0),
+        Act::Softplus => (x.max(0.0) + (-x.abs()).exp().ln_1p(), 1.0),
         Act::Exp => (x.exp(), x.exp()),
         Act::Log => (x.ln(), 1.0 / x.abs()),
         Act::Neg => (-x, 1.0),

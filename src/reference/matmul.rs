@@ -241,11 +241,7 @@ pub(super) fn grouped(a: &GroupedMatMul<Array>) -> Result<Output> {
     let (w, desc) = weight(&a.w)?;
     let post = Post::new(&a.epilogue, &a.y);
     let (experts, n, k) = (w.shape[0], w.shape[1], w.shape[2]);
-    let rows = if n == 0 {
-        0
-    } else {
-        a.y.desc.elements() as usize / n
-    };
+    let rows = (a.y.desc.elements() as usize).checked_div(n).unwrap_or(0);
     let expert_of: Vec<Option<usize>> = match &a.routing {
         Routing::Ids(ids) => Nd::of(ids)
             .ints()

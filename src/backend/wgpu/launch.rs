@@ -57,7 +57,6 @@ use std::{borrow::Cow, fmt::Write, ops::Range, sync::Arc};
 pub(crate) struct Launch {
     file: &'static str,
     defs: Defs,
-    enables: Vec<&'static str>,
     operands: Vec<Operand>,
     params: Vec<(Cow<'static, str>, &'static str, u32)>,
     /// Generated functions; what they say follows from the names of the parameters.
@@ -87,7 +86,6 @@ impl Launch {
         Launch {
             file,
             defs: Vec::new(),
-            enables: Vec::new(),
             operands: Vec::new(),
             params: Vec::new(),
             functions: String::new(),
@@ -108,12 +106,6 @@ impl Launch {
         value: impl Into<Cow<'static, str>>,
     ) -> Self {
         self.defs.push((name.into(), Def::Text(value.into())));
-        self
-    }
-
-    /// `enable NAME;`, e.g. `f16`.
-    pub(crate) fn enable(mut self, name: &'static str) -> Self {
-        self.enables.push(name);
         self
     }
 
@@ -385,9 +377,6 @@ impl Launch {
         for (name, def) in &self.defs {
             let _ = write!(key, " {name}={def}");
         }
-        for name in &self.enables {
-            let _ = write!(key, " +{name}");
-        }
         for (operand, &place) in self.operands.iter().zip(places) {
             let rw = if operand.writes { "=" } else { ":" };
             let _ = write!(
@@ -416,9 +405,6 @@ impl Launch {
     /// The whole shader.
     fn text(&self, bound: &[Bound], places: &[usize]) -> Result<String> {
         let mut out = String::with_capacity(8192);
-        for name in &self.enables {
-            let _ = writeln!(out, "enable {name};");
-        }
         out.push_str("struct Params {\n");
         for (name, ty, _) in &self.params {
             let _ = writeln!(out, "  {name}: {ty},");

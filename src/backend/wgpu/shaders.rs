@@ -2,10 +2,6 @@
 
 macro_rules! files {
     ($($name:literal),* $(,)?) => {
-        /// Every shader file.
-        #[cfg(test)]
-        pub(crate) const FILES: &[&str] = &[$($name),*];
-
         /// Text of a file in `shaders/`.
         pub(crate) fn source(name: &str) -> Option<&'static str> {
             match name {

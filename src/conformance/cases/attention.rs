@@ -139,7 +139,7 @@ fn lengths(list: &mut List) {
                 if wide && sq == 33 && kv > 130 {
                     continue;
                 }
-                let causal = (i + sq as usize) % 2 == 0;
+                let causal = (i + sq as usize).is_multiple_of(2);
                 let op = if causal {
                     s.dense().causal()
                 } else {

@@ -32,8 +32,11 @@ const LINEAR: &[(&str, &str, u32, u32)] = &[
     ("sd15", "geglu", 2560, 320),
 ];
 
-/// Attention: model, query heads, KV heads, Dk, Dv, queries, keys, causal.
-const HEADS: &[(&str, u32, u32, u32, u32, u32, u32, bool)] = &[
+/// Model, query heads, KV heads, Dk, Dv, queries, keys, causal.
+type Heads = (&'static str, u32, u32, u32, u32, u32, u32, bool);
+
+/// Attention of real models.
+const HEADS: &[Heads] = &[
     ("smollm2_135m", 9, 3, 64, 64, 1, 200, true),
     ("smollm2_135m", 9, 3, 64, 64, 30, 30, true),
     ("qwen2_0_5b", 14, 2, 64, 64, 1, 300, true),

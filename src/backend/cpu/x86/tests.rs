@@ -18,9 +18,11 @@ unsafe fn map<S: Simd>(x: &[f32], f: unsafe fn(S::F) -> S::F) -> Vec<f32> {
 fn each_set(f: impl Fn(fn(&[f32], Function) -> Vec<f32>)) {
     let isa = Isa::detect();
     if isa.avx2 {
+        // SAFETY: AVX2 and FMA were detected.
         f(|x, function| unsafe { function.run::<Avx2>(x) });
     }
     if isa.avx512 {
+        // SAFETY: AVX-512 was detected.
         f(|x, function| unsafe { function.run::<Avx512>(x) });
     }
 }

@@ -110,7 +110,7 @@ pub(crate) fn gather(state: &mut State, op: &Op<Tensor>) -> Result<()> {
     );
     let row_bytes = w.stride_bytes(0) as u64;
     let parts = if w.span_bytes() <= state.caps().max_span() {
-        vec![0..rows]
+        std::iter::once(0..rows).collect()
     } else {
         state.caps().row_parts(rows, row_bytes)
     };

@@ -449,7 +449,7 @@ unsafe fn run(ctx: &Ctx, ops: &[MatMul<Tensor>], q8: bool, level: Level) -> Resu
             bytes.resize(rows, k);
             let out = bytes.rows();
             ctx.pool.parallel(rows, (rows * k) as u64 / 4, |range| {
-                let x = x;
+                let x = &x;
                 for row in range {
                     // SAFETY: a row of x and one of `bytes`; `fits` saw AVX2.
                     unsafe {
@@ -470,7 +470,7 @@ unsafe fn run(ctx: &Ctx, ops: &[MatMul<Tensor>], q8: bool, level: Level) -> Resu
             wide.resize(rows * k, 0.0);
             let out = Shared(wide.as_mut_ptr());
             ctx.pool.parallel(rows, (rows * k) as u64 / 4, |range| {
-                let out = out;
+                let out = &out;
                 for row in range {
                     // SAFETY: a row of x and one of `wide`; `fits` saw AVX2.
                     unsafe { to_f32(x, place(row), k, out.0.add(row * k)) }
@@ -570,7 +570,7 @@ fn fits_f32(env: &Env, op: &MatMul<TensorDesc>, level: Level) -> Result<Quality,
 }
 
 /// The op as a single product.
-fn one<'o, T>(op: &'o Op<T>) -> Result<&'o MatMul<T>, Refusal> {
+fn one<T>(op: &Op<T>) -> Result<&MatMul<T>, Refusal> {
     match op {
         Op::MatMul(op) => Ok(op),
         _ => Err(Refusal::Op),

@@ -122,8 +122,7 @@ fn cases() -> Vec<Case> {
 fn every_row_agrees_with_the_reference() {
     let cases = cases();
     for level in [Level::Avx2, Level::Avx512] {
-        let mut options = OpenOptions::default();
-        options.threads = Some(2);
+        let options = OpenOptions { threads: Some(2) };
         let device = device_at(level, &options).unwrap();
         let filter = Filter::new(Tier::Full).kernel("*-avx*");
         let report = pollster::block_on(run_cases(
