@@ -4,6 +4,7 @@
 use super::{
     codes::decode,
     q8_gemm::{chunk, transpose8},
+    q8_gemv::AHEAD,
 };
 use crate::backend::cpu::x86::{Avx2, Avx512, Elem, Simd};
 use crate::quant::QuantFormat;
@@ -276,7 +277,6 @@ pub(super) unsafe fn columns<S: Simd, W: Source>(
 #[inline(always)]
 unsafe fn dots<S: Simd, T: Elem, const M: usize>(
     rows: &[*const T; SIDE],
-    next: usize,
     x: &[*const f32; M],
     len: usize,
     acc: &mut [[S::F; M]; SIDE],
@@ -287,8 +287,7 @@ unsafe fn dots<S: Simd, T: Elem, const M: usize>(
         while k + S::LANES <= len {
             for r in 0..SIDE {
                 let at = rows[r].add(k);
-                // The rows that this thread most likely reads next.
-                _mm_prefetch::<_MM_HINT_T0>(at.cast::<u8>().wrapping_add(next).cast());
+                _mm_prefetch::<_MM_HINT_T0>(at.cast::<u8>().wrapping_add(AHEAD).cast());
                 let w = T::load::<S>(at);
                 for m in 0..M {
                     acc[r][m] = S::fma(w, S::load(x[m].add(k)), acc[r][m]);
@@ -329,24 +328,28 @@ unsafe fn span<S: Simd, W: Source, const M: usize>(
     let kc = if std::mem::size_of::<W>() == 0 { k } else { KC };
     // SAFETY: rows beyond the last repeat it, of w and of x; the caller promises the others.
     unsafe {
-        for n0 in (0..n).step_by(SIDE) {
+        // Each of the rows comes from a span of its own, so that memory sees long streams.
+        let step = n.div_ceil(SIDE);
+        for n0 in 0..step {
             let mut acc = [[S::zero(); M]; SIDE];
             for k0 in (0..k).step_by(kc) {
                 let len = kc.min(k - k0);
                 let mut rows = [std::ptr::null::<W::Direct>(); SIDE];
                 for r in 0..SIDE {
-                    let row = w.add((n0 + r).min(n - 1) * stride);
+                    let row = w.add((n0 + r * step).min(n - 1) * stride);
                     rows[r] = source.row(row, k0, len, buffer.add(r * KC));
                 }
                 let mut xs = [x; M];
                 for i in 0..M {
                     xs[i] = x.add(i.min(m - 1) * x_step + k0);
                 }
-                dots::<S, W::Direct, M>(&rows, SIDE * stride, &xs, len, &mut acc);
+                dots::<S, W::Direct, M>(&rows, &xs, len, &mut acc);
             }
-            for r in 0..SIDE.min(n - n0) {
-                for i in 0..M.min(m) {
-                    *out.add(i * ld + n0 + r) = S::sum(acc[r][i]);
+            for r in 0..SIDE {
+                if n0 + r * step < n {
+                    for i in 0..M.min(m) {
+                        *out.add(i * ld + n0 + r * step) = S::sum(acc[r][i]);
+                    }
                 }
             }
         }

@@ -16,11 +16,9 @@ pub(super) const MAX_M: usize = 4;
 /// # Safety
 /// The rows exist and hold `k` values; the CPU has the implementor's features.
 pub(super) trait Rows {
-    /// `next`: bytes from a row to one that is likely read soon.
     unsafe fn rows<const R: usize, const M: usize>(
         x: [RowsPtr; M],
         w: [*const u8; R],
-        next: usize,
         k: usize,
     ) -> [[f32; M]; R];
 }
@@ -33,7 +31,6 @@ impl<F: Codes> Rows for ByAvx2<F> {
     unsafe fn rows<const R: usize, const M: usize>(
         x: [RowsPtr; M],
         w: [*const u8; R],
-        _: usize,
         k: usize,
     ) -> [[f32; M]; R] {
         let (block_len, block_bytes) = (F::FORMAT.block_len(), F::FORMAT.block_bytes());
@@ -196,7 +193,6 @@ impl<F: Pair> Rows for ByPairs<F> {
     unsafe fn rows<const R: usize, const M: usize>(
         x: [RowsPtr; M],
         w: [*const u8; R],
-        next: usize,
         k: usize,
     ) -> [[f32; M]; R] {
         let block_bytes = F::FORMAT.block_bytes();
@@ -211,8 +207,7 @@ impl<F: Pair> Rows for ByPairs<F> {
                 let second = if 2 * p + 1 < blocks { block_bytes } else { 0 };
                 for r in 0..R {
                     let a = w[r].add(2 * p * block_bytes);
-                    // The rows that this thread most likely reads next.
-                    _mm_prefetch::<_MM_HINT_T0>(a.wrapping_add(next).cast());
+                    _mm_prefetch::<_MM_HINT_T0>(a.wrapping_add(AHEAD).cast());
                     let codes = F::pair(a, a.add(second));
                     let scales = F::pair_scales(a, a.add(second));
                     for m in 0..M {
@@ -341,7 +336,6 @@ impl<F: Super> Rows for BySupers<F> {
     unsafe fn rows<const R: usize, const M: usize>(
         x: [RowsPtr; M],
         w: [*const u8; R],
-        next: usize,
         k: usize,
     ) -> [[f32; M]; R] {
         let block_bytes = F::FORMAT.block_bytes();
@@ -354,7 +348,7 @@ impl<F: Super> Rows for BySupers<F> {
                 for r in 0..R {
                     let block = w[r].add(b * block_bytes);
                     for line in 0..block_bytes.div_ceil(64) {
-                        let next = block.wrapping_add(next + 64 * line);
+                        let next = block.wrapping_add(AHEAD + 64 * line);
                         _mm_prefetch::<_MM_HINT_T0>(next.cast());
                     }
                     let codes = F::all(block);
@@ -411,6 +405,9 @@ pub(super) unsafe fn gemv<K: Rows>(
     }
 }
 
+/// Bytes that rows are fetched ahead of their use.
+pub(super) const AHEAD: usize = 2048;
+
 #[inline(always)]
 unsafe fn span<K: Rows, const R: usize, const M: usize>(
     x: RowsPtr,
@@ -428,15 +425,19 @@ unsafe fn span<K: Rows, const R: usize, const M: usize>(
         for i in 0..M {
             xs[i] = x.at(i.min(m - 1), 0);
         }
-        for n0 in (0..n).step_by(R) {
+        // Each of the R rows comes from a span of its own, so that memory sees R long streams.
+        let step = n.div_ceil(R);
+        for n0 in 0..step {
             let mut rows = [w; R];
             for r in 0..R {
-                rows[r] = w.add((n0 + r).min(n - 1) * stride);
+                rows[r] = w.add((n0 + r * step).min(n - 1) * stride);
             }
-            let sums = K::rows::<R, M>(xs, rows, R * stride, k);
-            for r in 0..R.min(n - n0) {
-                for i in 0..M.min(m) {
-                    *out.add(i * ld + n0 + r) = sums[r][i];
+            let sums = K::rows::<R, M>(xs, rows, k);
+            for r in 0..R {
+                if n0 + r * step < n {
+                    for i in 0..M.min(m) {
+                        *out.add(i * ld + n0 + r * step) = sums[r][i];
+                    }
                 }
             }
         }
