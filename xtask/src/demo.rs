@@ -75,13 +75,18 @@ fn gristmill(args: &[&str]) -> Result<()> {
 
 /// Runs cargo with inherited output.
 pub fn cargo(args: &[&str]) -> Result<()> {
+    cargo_with(args, &[])
+}
+
+/// Runs cargo with inherited output and more environment.
+pub fn cargo_with(args: &[&str], env: &[(&str, &str)]) -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     // Mesa complains on standard error where a headless machine lacks it.
     if std::env::var_os("XDG_RUNTIME_DIR").is_none() {
         command.env("XDG_RUNTIME_DIR", std::env::temp_dir());
     }
-    let status = command.args(args).status()?;
+    let status = command.args(args).envs(env.iter().copied()).status()?;
     ensure!(
         status.success(),
         "cargo {} failed: {status}",
