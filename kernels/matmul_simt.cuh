@@ -6,7 +6,7 @@
 #define SIMT_BK 16
 
 // Up to 4 consecutive elements; those at and after `valid` are 0 and not read. `vec`: the address is aligned to 4
-// elements. Predicated loads without a branch: NVRTC's output for the branching form differs from run to run.
+// elements. Predicated loads without a branch leave NVRTC fewer merged values, whose numbering varies from run to run.
 GM_DEV void load4z(const float* p, u32 valid, bool vec, float (&v)[4]) {
   const u32 whole = vec && valid >= 4 ? 1 : 0, one = whole ? 0 : valid;
   asm volatile("{\n.reg .pred w, a, b, c, d;\n"
