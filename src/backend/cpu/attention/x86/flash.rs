@@ -484,18 +484,28 @@ unsafe fn soften<S: Simd>(
     // SAFETY: a line has KEYS scores, the sums `width` floats.
     unsafe {
         let low = S::splat(f32::NEG_INFINITY);
+        let floor = S::splat(f32::MIN);
         let mut most = S::splat(*top);
+        let mut poison = S::zero();
         let mut j = 0;
         while j < keys {
             let n = (keys - j).min(S::LANES);
             let s = S::first_n(n, S::load(line.add(j)), low);
             S::store(line.add(j), s);
+            // The larger of two is the second where one is NaN: a NaN may get lost in `most`, but
+            // not in `poison`, where all that is finite or hidden counts zero.
             most = S::max(most, s);
+            poison = S::add(poison, S::mul(S::max(floor, s), S::zero()));
             j += S::LANES;
         }
         let most = S::max_lane(most);
-        if most == f32::NEG_INFINITY {
-            // Nothing visible yet: weights of zero.
+        let poisoned = S::sum(poison).is_nan();
+        if poisoned {
+            *total = f32::NAN;
+            *top = top.read().max(0.0);
+        }
+        if poisoned || most == f32::NEG_INFINITY {
+            // NaN whatever follows, or nothing visible yet: weights of zero.
             let mut j = 0;
             while j < keys {
                 S::store(line.add(j), S::zero());
