@@ -121,7 +121,6 @@ fn it_passes_conformance() {
     let report = conformance::run(&device(), &filter, &expect, &mut |_| {}).unwrap();
     let bad: Vec<_> = report.failures().collect();
     assert!(bad.is_empty(), "{bad:#?}");
-    let count = |f: fn(&Status) -> bool| report.outcomes.iter().filter(|o| f(&o.status)).count();
     let has = |op, f: fn(&Status) -> bool| {
         let mut all = report.outcomes.iter();
         all.any(|o| o.op == op && f(&o.status))

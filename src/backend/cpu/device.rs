@@ -30,13 +30,9 @@ pub(crate) struct CpuDevice {
 impl CpuDevice {
     pub fn open(isa: Isa, options: &OpenOptions) -> Result<Self> {
         let threads = Pool::open(options.threads)?;
-        let pool = Pool::new(threads.clone());
         Ok(CpuDevice {
             info: info(isa),
-            env: Env {
-                isa,
-                threads: pool.threads(),
-            },
+            env: Env { isa },
             threads,
         })
     }

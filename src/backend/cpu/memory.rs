@@ -119,14 +119,6 @@ impl Memory {
         self.start
     }
 
-    /// Bytes that may be read, from the start on: more than the size for our own allocations.
-    pub fn readable(&self) -> usize {
-        match self.source {
-            Source::Own(..) => self.len + PADDING,
-            Source::Imported(_) => self.len,
-        }
-    }
-
     /// Keeps other streams from writing.
     pub fn lock(&self) -> Guard<'_> {
         Guard::Shared(self.lock.read().unwrap_or_else(PoisonError::into_inner))

@@ -7,7 +7,7 @@
 //! is called only for ops that it accepted, and may assume all that
 //! [`Queue`](crate::Queue) checks. Numbers that live in tensors (ids, slots, page numbers,
 //! lengths) are not checked by anyone: `run` does. Kernels never read outside the cells of a
-//! tensor, unless [`Src::slack`](super::view::Src::slack) says how far they may.
+//! tensor: imported memory may end there.
 
 use super::{attention, isa::Isa, matmul, ops, pool::Pool};
 use crate::{Op, Tensor, backend, error::Result};
@@ -17,8 +17,6 @@ use crate::{Op, Tensor, backend, error::Result};
 pub(crate) struct Env {
     /// Instruction sets.
     pub isa: Isa,
-    /// Threads that a parallel region uses at most.
-    pub threads: usize,
 }
 
 /// What a kernel runs with.

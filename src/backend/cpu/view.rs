@@ -17,7 +17,6 @@ use std::marker::PhantomData;
 pub(crate) struct Src<'a> {
     ptr: *const u8,
     desc: TensorDesc,
-    slack: usize,
     _op: PhantomData<&'a Tensor>,
 }
 
@@ -126,15 +125,6 @@ impl Rows {
         self.count
     }
 
-    /// Byte distance between neighbours, where it is the same for all.
-    pub fn step(&self) -> Option<usize> {
-        match self.axes {
-            0 => Some(0),
-            1 => Some(self.steps[0]),
-            _ => None,
-        }
-    }
-
     /// Byte offset of row `index`, which is below [`Rows::count`].
     #[inline]
     pub fn offset(&self, index: usize) -> usize {
@@ -156,12 +146,10 @@ impl<'a> Src<'a> {
     pub fn of(t: &'a Tensor) -> Result<Self> {
         let memory = Memory::of(t.buffer())?;
         let offset = t.byte_offset() as usize;
-        let end = offset + t.desc().span_bytes() as usize;
         Ok(Src {
             // SAFETY: `Tensor::new` keeps views inside their buffer.
             ptr: unsafe { memory.start().as_ptr().add(offset) },
             desc: t.desc(),
-            slack: memory.readable().saturating_sub(end),
             _op: PhantomData,
         })
     }
@@ -179,11 +167,6 @@ impl<'a> Src<'a> {
     /// The first cell.
     pub fn ptr(&self) -> *const u8 {
         self.ptr
-    }
-
-    /// Bytes after the last cell that may be read (what they hold is unspecified).
-    pub fn slack(&self) -> usize {
-        self.slack
     }
 
     /// The same cells under another description of the same or a smaller span, such as
@@ -272,7 +255,7 @@ impl<'a> Src<'a> {
     ///
     /// # Safety
     /// Nobody writes it now.
-    pub unsafe fn to_vec(&self) -> Vec<f32> {
+    pub unsafe fn to_vec(self) -> Vec<f32> {
         let (rows, len) = (self.rows(), self.len());
         let mut all = vec![0.0; rows.count() * len];
         if len > 0 {
@@ -347,7 +330,6 @@ impl<'a> Dst<'a> {
         Src {
             ptr: self.ptr,
             desc: self.desc,
-            slack: 0,
             _op: PhantomData,
         }
     }

@@ -51,21 +51,6 @@ impl<'a> Finish<'a> {
         })
     }
 
-    /// True when y is the product as it is.
-    pub fn is_identity(&self) -> bool {
-        self.scale == 1.0
-            && self.bias.is_empty()
-            && self.act == Act::Identity
-            && self.gate.is_none()
-            && self.residual.is_none()
-            && !self.accumulate
-    }
-
-    /// Where the products go.
-    pub fn y(&self) -> &Dst<'a> {
-        &self.y
-    }
-
     /// Finishes columns `start..start + acc.len()` of row `row` of y. `bias_start` is where the
     /// bias of column 0 is within the bias (an expert's row of `[E, N]`; else 0). `acc` is left
     /// unspecified.

@@ -40,29 +40,43 @@ pub(super) unsafe fn conv2d(ctx: &Ctx, op: &Op<Tensor>) -> Result<()> {
         .parallel(batch * groups * per_image, work, |range| {
             let mut patches = vec![0.0f32; POSITIONS * k];
             let mut out = vec![0.0f32; POSITIONS * group_outputs];
+            let mut line = Vec::new();
             for task in range {
                 let (image, first) = (task / per_image, task % per_image * POSITIONS);
                 let (b, g) = (image / groups, image % groups);
                 let count = POSITIONS.min(out_h * out_w - first);
-                for (i, patch) in patches.chunks_exact_mut(k).take(count).enumerate() {
-                    let (oy, ox) = ((first + i) / out_w, (first + i) % out_w);
-                    let mut taps = patch.iter_mut();
-                    for c in g * per_group..(g + 1) * per_group {
-                        for dy in 0..kh {
-                            let iy = (oy * stride[0] + dy * dilation[0]).wrapping_sub(pad[0]);
-                            for dx in 0..kw {
-                                let ix = (ox * stride[1] + dx * dilation[1]).wrapping_sub(pad[1]);
-                                let Some(tap) = taps.next() else { break };
-                                if iy >= height || ix >= width {
-                                    *tap = 0.0;
-                                    continue;
-                                }
-                                let at = b * xs[0] + c * xs[1] + iy * xs[2] + ix * xs[3];
-                                // SAFETY: a cell of x.
-                                unsafe { x.load(at, 0, std::slice::from_mut(tap)) };
+                // Positions of one output row at a time: their taps in a row of x are one stretch.
+                let mut done = 0;
+                while done < count {
+                    let (oy, ox) = ((first + done) / out_w, (first + done) % out_w);
+                    let n = (count - done).min(out_w - ox);
+                    let reach = (n - 1) * stride[1] + (kw - 1) * dilation[1] + 1;
+                    // Stretch of the row, in coordinates that count the padding, without the padding.
+                    let left = ox * stride[1];
+                    let from = left.clamp(pad[1], pad[1] + width);
+                    let to = (left + reach).clamp(pad[1], pad[1] + width);
+                    line.clear();
+                    line.resize(reach, 0.0);
+                    for (c, dy) in (0..per_group).flat_map(|c| (0..kh).map(move |dy| (c, dy))) {
+                        let iy = (oy * stride[0] + dy * dilation[0]).wrapping_sub(pad[0]);
+                        let inside = iy < height && from < to;
+                        if inside {
+                            let at = b * xs[0] + (g * per_group + c) * xs[1] + iy * xs[2];
+                            // SAFETY: a stretch of a row of x.
+                            unsafe { x.load(at, from - pad[1], &mut line[from - left..to - left]) };
+                        }
+                        let tap = (c * kh + dy) * kw;
+                        for i in 0..n {
+                            let patch = &mut patches[(done + i) * k + tap..][..kw];
+                            if inside {
+                                let cells = line[i * stride[1]..].iter().step_by(dilation[1]);
+                                patch.iter_mut().zip(cells).for_each(|(p, &v)| *p = v);
+                            } else {
+                                patch.fill(0.0);
                             }
                         }
                     }
+                    done += n;
                 }
                 let rows: Vec<&[f32]> = patches.chunks_exact(k).take(count).collect();
                 let filters = &filters[g * group_outputs * k..(g + 1) * group_outputs * k];
