@@ -48,7 +48,7 @@ const COLD_BYTES: u64 = 512 << 20;
 /// Up to this many rows of x a matrix product is bound by reading its weights.
 const FEW_ROWS: u32 = 16;
 
-/// Which cases and kernels to time. Patterns as in [`matches`].
+/// Which cases and kernels to time. Patterns as in [`matches()`].
 #[derive(Clone, Debug, Default)]
 pub struct BenchFilter {
     /// Of the case's name.

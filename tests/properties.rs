@@ -136,13 +136,13 @@ fn step(
         2 => {
             // One axis becomes two, or two become one.
             let mut to = shape.clone();
-            if a % 2 == 0 && rank < MAX_RANK && rank > 0 {
+            if a.is_multiple_of(2) && rank < MAX_RANK && rank > 0 {
                 let axis = b % rank;
                 let unit = if axis + 1 == rank { block } else { 1 };
                 let n = shape[axis] / unit;
                 let divisor = (1..=n)
                     .rev()
-                    .find(|i| n % i == 0 && *i as usize <= 1 + b % 4)?;
+                    .find(|i| n.is_multiple_of(*i) && *i as usize <= 1 + b % 4)?;
                 to[axis] /= divisor;
                 to.insert(axis, divisor);
             } else if rank > 1 {
@@ -172,7 +172,7 @@ fn step(
                     *len = 1 + (a % 3) as u32;
                 }
             }
-            if rank < MAX_RANK && a % 2 == 0 {
+            if rank < MAX_RANK && a.is_multiple_of(2) {
                 to.insert(0, 1 + (b % 3) as u32);
             }
             let view = d.broadcast_to(&to).expect("axes of length 1 repeat");

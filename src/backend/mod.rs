@@ -1,6 +1,6 @@
 //! The built-in backends, and the kernel table that they share.
 //!
-//! Inside a backend a kernel is one [`Row`] of a `const` table, best first, portable last.
+//! Inside a backend a kernel is one `Row` of a `const` table, best first, portable last.
 //! Selection, `supports`, `kernels`, tests, benches and the support matrix all read that table.
 
 #[cfg(feature = "cpu")]

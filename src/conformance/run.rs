@@ -87,7 +87,7 @@ impl Filter {
 }
 
 /// Expected shortcomings as data: (pattern, reason). A pattern is matched with the case's name and
-/// with `kernel@case`, as [`matches`] does.
+/// with `kernel@case`, as [`matches()`] does.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Expect<'a> {
     /// Cases that must be refused; running one is a failure.

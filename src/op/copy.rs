@@ -1,4 +1,4 @@
-//! [`Copy`]: strided, casting copy.
+//! [`Copy`](struct@Copy): strided, casting copy.
 
 use super::{Arg, Arguments, OpKind, Rules, check::Checker};
 use crate::{element::Element, error::Result, layout::TensorDesc};

@@ -20,7 +20,7 @@ pub struct GatherRows<T> {
 }
 
 impl<T: Clone> GatherRows<T> {
-    /// y = table[ids].
+    /// y = table\[ids\].
     pub fn new(table: impl Into<Weight<T>>, ids: &T, y: &T) -> Self {
         GatherRows {
             table: table.into(),
