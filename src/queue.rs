@@ -10,11 +10,14 @@ use crate::{
         Arg, Op, OpKind, Role, Weight,
         decompose::{Slot, Source},
     },
-    route::{self, Fallback, Force, Planned, Route, RouteEntry, RouteLog},
+    route::{self, Fallback, Force, Planned, Route, RouteLog},
     tensor::{Buffer, HostElement, Tensor},
 };
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
+
+/// Plans that a queue keeps. A step whose key count the host knows asks a new question each time.
+const MAX_PLANS: usize = 4096;
 
 /// Environment variable that forces kernels by a part of their name.
 pub const KERNEL_VAR: &str = "GRISTMILL_KERNEL";
@@ -364,10 +367,10 @@ impl Queue {
                 self.device.info().id,
                 planned.route
             );
-            self.log.0.push(RouteEntry {
-                op: question.clone(),
-                route: planned.route.clone(),
-            });
+            self.log.push(&question, &planned.route);
+        }
+        if self.planned.len() >= MAX_PLANS {
+            self.planned.clear();
         }
         self.planned.insert(question, planned.clone());
         Ok(planned)

@@ -74,11 +74,24 @@ pub struct RouteEntry {
     pub route: Route,
 }
 
-/// Every distinct op that did not run natively, each once, in the order of first use.
+/// Every distinct op that did not run natively, each once, in the order of first use; the first
+/// [`RouteLog::MAX`] of them.
 #[derive(Clone, Debug, Default)]
-pub struct RouteLog(pub(crate) Vec<RouteEntry>);
+pub struct RouteLog(Vec<RouteEntry>);
 
 impl RouteLog {
+    /// Most entries that are kept: shapes may differ in every step of a long run.
+    pub const MAX: usize = 1024;
+
+    pub(crate) fn push(&mut self, op: &Op<TensorDesc>, route: &Route) {
+        if self.0.len() < Self::MAX && self.0.iter().all(|e| e.op != *op) {
+            self.0.push(RouteEntry {
+                op: op.clone(),
+                route: route.clone(),
+            });
+        }
+    }
+
     /// The entries.
     pub fn entries(&self) -> &[RouteEntry] {
         &self.0

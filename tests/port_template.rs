@@ -142,3 +142,14 @@ fn it_passes_conformance() {
     let report = conformance::run(&device(), &filter, &expect, &mut |_| {}).unwrap();
     assert!(!report.is_success());
 }
+
+#[test]
+fn the_log_of_routes_is_bounded() {
+    let device = device();
+    let mut q = Queue::new(&device).unwrap().fallback(Fallback::Host);
+    for n in (1..=RouteLog::MAX as u32 + 2).chain(1..3) {
+        let x = q.zeros(DType::F32, &[n]).unwrap();
+        q.run(Unary::new(Act::Exp, &x, &x)).unwrap();
+    }
+    assert_eq!(q.routes().entries().len(), RouteLog::MAX);
+}
