@@ -175,10 +175,12 @@ impl Problem<'_> {
                 let keys = KEYS.min(task.keys.1 - key);
                 let mut k_rows = [std::ptr::null(); KEYS];
                 let mut paged_out = false;
+                let mut wild = S::zero();
                 for j in 0..keys {
                     k_rows[j] = row(&self.k, queries.sequence, task.head, key + j);
                     let v = row(&self.v, queries.sequence, task.head, key + j);
-                    self.load_value::<S, W>(source, v, v_panel.add(j * width));
+                    let to = v_panel.add(j * width);
+                    wild = S::add(wild, self.load_value::<S, W>(source, v, to));
                     paged_out |= v.is_null();
                 }
                 for p in (0..keys).step_by(columns) {
@@ -214,6 +216,22 @@ impl Problem<'_> {
                         sums.add(r * width),
                         width,
                     );
+                }
+                if S::sum(wild).is_nan() {
+                    // Some value is not finite: a key of weight 0 must not speak as 0 * NaN.
+                    for r in 0..rows {
+                        let line = scores.add(r * KEYS);
+                        for j in (0..keys).filter(|&j| *line.add(j) != 0.0) {
+                            let (to, v) = (sums.add(r * width), v_panel.add(j * width));
+                            let weight = S::splat(*line.add(j));
+                            for d in (0..width).step_by(S::LANES) {
+                                let part = S::mul(S::load(v.add(d)), weight);
+                                S::store(to.add(d), S::add(S::load(to.add(d)), part));
+                            }
+                        }
+                    }
+                    key += keys;
+                    continue;
                 }
                 let mut p = 0;
                 while p < width {
@@ -272,21 +290,31 @@ impl Problem<'_> {
         }
     }
 
-    /// One row of values as f32, padded with zeros; zeros for null.
+    /// One row of values as f32, padded with zeros; zeros for null. Returns lanes that are NaN
+    /// where the row has a number that is not finite, else 0.
     #[inline(always)]
-    unsafe fn load_value<S: Simd, W: Source>(&self, source: W, row: *const u8, to: *mut f32) {
+    unsafe fn load_value<S: Simd, W: Source>(
+        &self,
+        source: W,
+        row: *const u8,
+        to: *mut f32,
+    ) -> S::F {
         let (dv, width) = (self.dv, self.padded::<S>());
         // SAFETY: a row of v, and width floats at `to`.
         unsafe {
+            let mut wild = S::zero();
             let mut d = 0;
             if !row.is_null() {
                 let from = source.row(row, 0, dv, to);
                 while d + S::LANES <= dv {
-                    S::store(to.add(d), W::Direct::load::<S>(from.add(d)));
+                    let v = W::Direct::load::<S>(from.add(d));
+                    wild = S::add(wild, S::mul(v, S::zero()));
+                    S::store(to.add(d), v);
                     d += S::LANES;
                 }
                 if d < dv {
                     let v = W::Direct::load_n::<S>(from.add(d), dv - d);
+                    wild = S::add(wild, S::mul(v, S::zero()));
                     S::store(to.add(d), v);
                     d += S::LANES;
                 }
@@ -295,6 +323,7 @@ impl Problem<'_> {
                 S::store(to.add(d), S::zero());
                 d += S::LANES;
             }
+            wild
         }
     }
 
