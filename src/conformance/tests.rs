@@ -40,6 +40,8 @@ enum Fault {
     NoNan,
     /// `supports` says yes, `encode` fails.
     Liar,
+    /// None, but only the ops that others are made of are there.
+    Basic,
 }
 
 #[derive(Debug)]
@@ -73,9 +75,22 @@ impl Device for Toy {
         Ok(Arc::new(Memory(Mutex::new(vec![0; bytes as usize]))))
     }
     fn supports(&self, op: &Op<TensorDesc>) -> Support {
-        match op.kind() {
-            OpKind::Custom => Support::No(Refusal::Op),
-            _ => Support::Native(Quality::Slow),
+        let basic = match op {
+            Op::MatMul(a) => {
+                a.epilogue.is_identity() && matches!(&a.w, Weight::Rows(w) if w.plain().is_some())
+            }
+            Op::Unary(_)
+            | Op::Binary(_)
+            | Op::Copy(_)
+            | Op::Dequantize(_)
+            | Op::Reduce(_)
+            | Op::Softmax(_) => true,
+            _ => false,
+        };
+        if op.kind() == OpKind::Custom || self.fault == Fault::Basic && !basic {
+            Support::No(Refusal::Op)
+        } else {
+            Support::Native(Quality::Slow)
         }
     }
     fn stream(&self) -> Result<Box<dyn Stream>> {
@@ -353,6 +368,53 @@ fn the_full_tier_passes_on_the_reference_and_covers_every_op() {
         let count = report.outcomes.iter().filter(|o| o.op == op).count();
         assert!(count >= 10, "{op}: {count}");
     }
+}
+
+#[test]
+fn ops_in_parts_are_checked() {
+    let device = toy(Fault::Basic);
+    let run = |filter: &Filter| run(&device, filter, &Expect::default(), &mut |_| {}).unwrap();
+    let refused = run(&Filter::new(Tier::Smoke)).totals();
+    assert!(refused.refused > 0 && refused.failed == 0, "{refused:?}");
+    for name in ["mat_mul/epilogue/*", "mat_mul_many/*", "glu/*"] {
+        let report = run(&Filter::new(Tier::Full).name(name).decompose());
+        assert!(report.is_success(), "{}", report.text());
+        let parts = report.outcomes.iter().filter(|o| o.path == Path::Parts);
+        assert!(parts.count() > 50, "{name}");
+    }
+}
+
+#[test]
+fn reports_are_written() {
+    let reports = [Fault::None, Fault::Basic, Fault::OffByOne].map(|fault| {
+        let filter = Filter::new(Tier::Smoke).name("*/smoke*");
+        run(&toy(fault), &filter, &Expect::default(), &mut |_| {}).unwrap()
+    });
+    let matrix = support_matrix(&reports);
+    let row = |start: &str| {
+        matrix
+            .lines()
+            .find(|l| l.starts_with(start))
+            .unwrap()
+            .to_owned()
+    };
+    assert_eq!(row("| glu | f32 |"), "| glu | f32 | yes | no | 2 failing |");
+    assert!(
+        reports[0]
+            .markdown()
+            .contains("| binary | toy-reference | 1 | 0 | 0 |")
+    );
+    let json: serde_json::Value = serde_json::from_str(&reports[2].json()).unwrap();
+    assert_eq!(
+        json["outcomes"].as_array().unwrap().len(),
+        reports[2].outcomes.len()
+    );
+    assert_eq!(json["failed"], reports[2].totals().failed);
+    assert!(
+        reports[2]
+            .text()
+            .contains("FAILED glu/smoke [native toy-reference]: ")
+    );
 }
 
 #[test]

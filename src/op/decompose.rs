@@ -129,7 +129,7 @@ pub fn decompose(op: &Op<Slot>, plan: &mut Plan) -> Option<()> {
 }
 
 /// Rewrites until every part satisfies `native`; `Err` holds the first part that is neither
-/// native nor reducible.
+/// native nor reducible. An op with nothing to do has no parts.
 ///
 /// # Errors
 /// The question that nothing can answer.
@@ -138,6 +138,9 @@ pub fn plan(
     native: &mut dyn FnMut(&Op<TensorDesc>) -> bool,
 ) -> Result<Plan, Box<Op<TensorDesc>>> {
     let mut done = Plan::default();
+    if op.is_noop() {
+        return Ok(done);
+    }
     let mut todo = Plan::whole(op).parts;
     while let Some(part) = todo.pop() {
         let asked = question(&part);
