@@ -25,8 +25,8 @@
 //! An op that ran in parts rounds at each of them: c is four times as large there.
 //!
 //! On top of the bound for each number, where there is arithmetic, the root mean square of all
-//! errors (from 64 numbers on) must stay below half the root mean square of `c * m + s`, plus that of the output rounding:
-//! independent roundings spread over the bound, they do not sit at it.
+//! errors (from 64 numbers on) must stay below half the root mean square of `c * m + s`, plus that
+//! of the output rounding: independent roundings spread over the bound, they do not sit at it.
 //!
 //! Encoders (Quantize, q8_0 caches) may decide near ties otherwise: Quantize must not
 //! have more than 1.02 times the squared error of the format's own encoder (1.1 times where the
