@@ -18,7 +18,7 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', default_value = "cpu")]
     devices: Vec<String>,
     /// How much: smoke, full, soak.
-    #[arg(long, default_value = "full", value_parser = crate::verify::tier)]
+    #[arg(long, default_value = "smoke", value_parser = crate::verify::tier)]
     tier: Tier,
     /// Where the matrix goes.
     #[arg(long, default_value = "docs/support.md")]

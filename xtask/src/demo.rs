@@ -51,7 +51,7 @@ pub struct SupportArgs {
     #[arg(long, default_value = "cpu,wgpu")]
     devices: String,
     /// How much of the suite.
-    #[arg(long, default_value = "full")]
+    #[arg(long, default_value = "smoke")]
     tier: String,
 }
 
