@@ -11,25 +11,61 @@ use crate::{
     tensor::{Buffer, Tensor},
 };
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{MapAccess, Visitor, value::MapAccessDeserializer},
+};
 use std::{
     collections::{BTreeMap, HashMap},
+    fmt,
     path::Path,
 };
 
+/// Version of the format.
+const VERSION: &str = "1";
 /// Prefix of expected results.
 const EXPECTED: &str = "expected.";
 /// Prefix of results that the capturing device gave.
 const OBSERVED: &str = "observed.";
 
 /// An operand: the name of a stored tensor, or a view of one.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Operand {
     /// All of a stored plain tensor, contiguous.
     Whole(String),
     /// A view.
     View(View),
+}
+
+// Not derived: a derived one forgets what is wrong with a view.
+impl<'de> Deserialize<'de> for Operand {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Operand;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a tensor or {\"tensor\": name, ..}")
+            }
+            fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Operand, E> {
+                Ok(Operand::Whole(name.to_owned()))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Operand, A::Error> {
+                View::deserialize(MapAccessDeserializer::new(map)).map(Operand::View)
+            }
+        }
+        d.deserialize_any(Either)
+    }
+}
+
+impl Operand {
+    /// Name of the stored tensor.
+    pub fn tensor(&self) -> &str {
+        match self {
+            Operand::Whole(name) => name,
+            Operand::View(v) => &v.tensor,
+        }
+    }
 }
 
 /// A view of the bytes of a stored tensor. Operands that name one tensor share its memory.
@@ -120,8 +156,12 @@ impl CallFile {
         let op = meta
             .get("op")
             .ok_or("the metadata has no \"op\": not a capture (see docs/capture.md)")?;
-        let op: Op<Operand> =
-            serde_json::from_str(op).map_err(|e| format!("metadata \"op\": {e}"))?;
+        if let Some(version) = meta.get("gristmill").filter(|v| *v != VERSION) {
+            return Err(format!(
+                "is of version {version:?} of the format; this is a reader of {VERSION:?}"
+            ));
+        }
+        let op = parse_op(op).map_err(|e| format!("metadata \"op\": {e}"))?;
         let tolerance = meta
             .get("tolerance")
             .map(|t| serde_json::from_str(t).map_err(|e| format!("metadata \"tolerance\": {e}")))
@@ -134,21 +174,28 @@ impl CallFile {
             tolerance,
             note: meta.get("note").cloned(),
         };
-        let known: Vec<String> = labels(&call.op).into_iter().map(|(l, _)| l).collect();
+        let written: Vec<String> = labels(&call.op)
+            .into_iter()
+            .filter(|(_, arg)| arg.role.writes())
+            .map(|(label, _)| label)
+            .collect();
         for (name, view) in file.iter() {
-            let stored = stored(name, &view)?;
             let (map, key) = match (name.strip_prefix(EXPECTED), name.strip_prefix(OBSERVED)) {
                 (Some(label), _) => (&mut call.expected, label),
                 (_, Some(label)) => (&mut call.observed, label),
                 _ => (&mut call.tensors, name),
             };
-            if key.len() != name.len() && !known.iter().any(|l| l == key) {
+            if key.len() == name.len() {
+                map.insert(key.to_owned(), stored(name, &view)?);
+                continue;
+            }
+            if !written.iter().any(|l| l == key) {
                 return Err(format!(
-                    "tensor {name:?}: the op has no operand {key:?}; it has {}",
-                    known.join(", ")
+                    "tensor {name:?}: the op writes no operand {key:?}; it writes {}",
+                    written.join(", ")
                 ));
             }
-            map.insert(key.to_owned(), stored);
+            map.insert(key.to_owned(), result(name, &view)?);
         }
         call.question()?;
         Ok(call)
@@ -159,20 +206,25 @@ impl CallFile {
     /// # Errors
     /// What is wrong, in words.
     pub fn question(&self) -> Result<Op<TensorDesc>, String> {
-        let question = self.op.try_map(|arg, o| self.describe(arg, o))?;
+        let question = self
+            .op
+            .try_map(|arg, o| self.describe(arg, o))
+            .map_err(|why| format!("{}: {why}", self.op.kind().name()))?;
         question.check().map_err(|e| e.to_string())?;
         let labels = labels(&question);
         let mut problem = None;
         let mut at = 0;
         question.visit(|_, d| {
             let label = &labels[at].0;
-            if let Some(e) = self.expected.get(label)
-                && e.shape != d.shape()
-            {
-                problem = Some(format!(
-                    "expected.{label} has shape {:?}, the operand is {d}",
-                    e.shape
-                ));
+            for (prefix, results) in [(OBSERVED, &self.observed), (EXPECTED, &self.expected)] {
+                if let Some(r) = results.get(label)
+                    && r.shape != d.shape()
+                {
+                    problem = Some(format!(
+                        "{prefix}{label} has shape {:?}, the operand is {d}",
+                        r.shape
+                    ));
+                }
             }
             at += 1;
         });
@@ -254,11 +306,11 @@ impl CallFile {
         question.visit(|_, d| spans.push(d.span_bytes()));
         let mut i = 0;
         self.op.visit(|_, o| {
-            let (name, offset) = match o {
-                Operand::Whole(name) => (name.as_str(), 0),
-                Operand::View(v) => (v.tensor.as_str(), v.offset),
+            let offset = match o {
+                Operand::Whole(_) => 0,
+                Operand::View(v) => v.offset,
             };
-            let size = sizes.entry(name.to_owned()).or_default();
+            let size = sizes.entry(o.tensor().to_owned()).or_default();
             *size = (*size).max(offset.saturating_add(spans[i]));
             i += 1;
         });
@@ -315,7 +367,7 @@ impl CallFile {
     /// [`Error::File`] when it cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
         let mut meta = HashMap::new();
-        meta.insert("gristmill".to_owned(), "1".to_owned());
+        meta.insert("gristmill".to_owned(), VERSION.to_owned());
         meta.insert("op".to_owned(), at(path, serde_json::to_string(&self.op))?);
         if let Some(t) = &self.tolerance {
             meta.insert("tolerance".to_owned(), at(path, serde_json::to_string(t))?);
@@ -368,6 +420,48 @@ fn zeros(len: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The op of the metadata; errors name the op and the operand.
+fn parse_op(text: &str) -> Result<Op<Operand>, String> {
+    // The operands stay JSON at first, so that what is wrong with one can be said of it.
+    let op: Op<serde_json::Value> =
+        serde_json::from_str(text).map_err(|e| match serde_json::from_str(text) {
+            Ok(Tag { op }) => format!("{op}: {e}"),
+            Err(_) => e.to_string(),
+        })?;
+    op.try_map(|arg, o| {
+        Operand::deserialize(o).map_err(|e| format!("{}: {}: {e}", op.kind().name(), arg.name))
+    })
+}
+
+/// The name of an op alone.
+#[derive(Deserialize)]
+struct Tag {
+    op: String,
+}
+
+/// A result to compare with; numpy's f64 is read as f32.
+fn result(name: &str, view: &TensorView<'_>) -> Result<Stored, String> {
+    if view.dtype() != Dtype::F64 {
+        return stored(name, view);
+    }
+    let (numbers, _) = view.data().as_chunks::<8>();
+    Ok(Stored {
+        dtype: DType::F32,
+        shape: shape(name, view)?,
+        bytes: numbers
+            .iter()
+            .flat_map(|b| (f64::from_le_bytes(*b) as f32).to_le_bytes())
+            .collect(),
+    })
+}
+
+fn shape(name: &str, view: &TensorView<'_>) -> Result<Vec<u32>, String> {
+    view.shape()
+        .iter()
+        .map(|&d| u32::try_from(d).map_err(|_| format!("tensor {name:?} has an axis above 2^32")))
+        .collect()
+}
+
 fn stored(name: &str, view: &TensorView<'_>) -> Result<Stored, String> {
     let dtype = match view.dtype() {
         Dtype::F32 => DType::F32,
@@ -386,14 +480,9 @@ fn stored(name: &str, view: &TensorView<'_>) -> Result<Stored, String> {
             ));
         }
     };
-    let shape = view
-        .shape()
-        .iter()
-        .map(|&d| u32::try_from(d).map_err(|_| format!("tensor {name:?} has an axis above 2^32")))
-        .collect::<Result<_, _>>()?;
     Ok(Stored {
         dtype,
-        shape,
+        shape: shape(name, view)?,
         bytes: view.data().to_vec(),
     })
 }
@@ -477,6 +566,89 @@ mod tests {
         let mut shape = call();
         shape.expected.get_mut("y").unwrap().shape = vec![2, 3];
         assert!(shape.question().unwrap_err().contains("expected.y"));
+    }
+
+    /// A file as a person would write it: the op as JSON, some more metadata and tensors.
+    fn written(op: &str, meta: &[(&str, &str)], tensors: &[(&str, Dtype)]) -> Vec<u8> {
+        let bytes = [0; 64];
+        let all = [("op", op)].into_iter().chain(meta.iter().copied());
+        let meta = all.map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+        let views = [("x", Dtype::F32)]
+            .iter()
+            .chain(tensors)
+            .map(|&(name, dtype)| {
+                let data = &bytes[..8 * dtype.bitsize() / 8];
+                (name, TensorView::new(dtype, vec![2, 4], data).unwrap())
+            });
+        safetensors::serialize(views, Some(meta)).unwrap()
+    }
+
+    #[test]
+    fn files_of_a_person() {
+        const UNARY: &str = r#"{"op": "unary", "act": "silu", "x": "x",
+            "y": {"tensor": "y", "element": "f32", "shape": [2, 4]}}"#;
+        let parse =
+            |op: &str, meta: &[_], tensors: &[_]| CallFile::parse(&written(op, meta, tensors));
+        let refused = |op: &str, meta: &[_], tensors: &[_], words: &[&str]| {
+            let said = parse(op, meta, tensors).unwrap_err();
+            for word in words {
+                assert!(said.contains(word), "{said:?} does not say {word:?}");
+            }
+        };
+        parse(UNARY, &[("gristmill", "1")], &[]).unwrap();
+        refused(UNARY, &[("gristmill", "2")], &[], &["version \"2\""]);
+        // numpy's default element type is good enough for results.
+        let wide = parse(UNARY, &[], &[("expected.y", Dtype::F64)]).unwrap();
+        assert_eq!(wide.expected["y"].dtype, DType::F32);
+        assert_eq!(wide.expected["y"].bytes.len(), 32);
+        // What is judged is written.
+        refused(
+            UNARY,
+            &[],
+            &[("expected.x", Dtype::F32)],
+            &["writes", "\"x\""],
+        );
+        // Every key has a meaning, and errors say where.
+        for (from, to, words) in [
+            (
+                "silu\"",
+                "silu\", \"scales\": 2",
+                &["unary", "`scales`"][..],
+            ),
+            ("\"x\": \"x\"", "\"x\": 3", &["unary: x", "`3`"]),
+            ("[2, 4]", "[2, -4]", &["unary: y", "`-4`"]),
+            ("\"f32\"", "\"float32\"", &["unary: y", "float32"]),
+            ("\"shape\"", "\"shapes\"", &["unary: y", "`shapes`"]),
+            ("\"x\": \"x\"", "\"x\": \"z\"", &["unary: x", "\"z\""]),
+            ("\"x\": \"x\",", "", &["unary", "`x`"]),
+        ] {
+            assert!(UNARY.contains(from));
+            refused(&UNARY.replacen(from, to, 1), &[], &[], words);
+        }
+        for (op, word) in [
+            (
+                r#"{"op": "mat_mul", "x": "x", "w": {"rows": "x"}, "y": "x", "epilogue": {"activation": "silu"}}"#,
+                "`activation`",
+            ),
+            (
+                r#"{"op": "mat_mul", "x": "x", "w": {"rows": "x"}, "y": "x", "precision": {"activation": "q8"}}"#,
+                "`activation`",
+            ),
+            (
+                r#"{"op": "mat_mul_many", "x": "x", "parts": [{"w": {"rows": "x"}, "y": "x", "bias": "x"}]}"#,
+                "`bias`",
+            ),
+            (
+                r#"{"op": "kv_write", "k": "x", "v": "x", "slots": "x", "kv": {"dense": {"k": "x", "v": "x", "table": "x"}}}"#,
+                "`table`",
+            ),
+            (
+                r#"{"op": "norm", "x": "x", "y": "x", "eps": 0, "kind": {"group": {"groups": 1, "size": 2}}}"#,
+                "`size`",
+            ),
+        ] {
+            refused(op, &[], &[], &[word]);
+        }
     }
 
     /// A file of a few bytes may describe a result that no memory holds.

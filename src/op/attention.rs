@@ -16,6 +16,7 @@ use crate::{
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Kv<T> {
     /// k`[B, Hkv, Skv, Dk]`, v`[B, Hkv, Skv, Dv]`, any strides. v may be a view of k: absorbed
@@ -138,10 +139,11 @@ impl<T: Clone> From<&T> for Scalar<T> {
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Seqs<T> {
-    /// Every sequence has Sq queries and `kv_len` keys (at most the cache's capacity; more is
-    /// clamped).
+    /// Every sequence has Sq queries and `kv_len` keys: at most the cache's capacity, to which a
+    /// number on the device is clamped.
     Uniform {
         /// Keys per sequence.
         kv_len: Scalar<T>,
@@ -168,6 +170,7 @@ pub enum Seqs<T> {
 /// whose keys are all hidden is 0.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 #[cfg_attr(
     feature = "serde",
     serde(bound = "T: serde::Serialize + for<'a> serde::Deserialize<'a>")

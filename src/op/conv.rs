@@ -12,6 +12,7 @@ use crate::{error::Result, layout::TensorDesc};
 /// zeros. Any strides: channels-last tensors are permuted views.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 #[cfg_attr(
     feature = "serde",
     serde(bound = "T: serde::Serialize + for<'a> serde::Deserialize<'a>")
@@ -187,6 +188,7 @@ impl Rules for Conv2d<TensorDesc> {
 /// y`[B, C, fH, gW]` = x`[B, C, H, W]` with each pixel repeated f x g times.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Upsample<T> {
     /// Images.
     pub x: T,

@@ -11,6 +11,7 @@ use crate::{element::Element, error::Result, layout::TensorDesc};
 /// [`Dequantize`](super::Dequantize) and [`Quantize`](super::Quantize) convert.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Copy<T> {
     /// Any element type, broadcast to the shape of y.
     pub x: T,

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 /// and never falls back to the host.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Custom<T> {
     /// Name, by convention `crate/op`.
     pub name: Cow<'static, str>,

@@ -106,6 +106,7 @@ impl Act {
 /// y = act(scale * x + offset), elementwise; x broadcasts to y.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Unary<T> {
     /// Floats, broadcast to the shape of y.
     pub x: T,
@@ -229,6 +230,7 @@ impl BinOp {
 /// y = a op b, elementwise; a and b broadcast to y.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Binary<T> {
     /// Floats, broadcast to the shape of y.
     pub a: T,
@@ -299,6 +301,7 @@ impl Rules for Binary<TensorDesc> {
 /// one tensor: pass two narrowed views.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Glu<T> {
     /// Floats that go through the activation.
     pub gate: T,

@@ -10,6 +10,7 @@ use crate::{error::Result, layout::TensorDesc};
 /// the table gives a row of zeros.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct GatherRows<T> {
     /// `[R, D]`, floats or quantized; must be [`Weight::Rows`] or a prepacked weight.
     pub table: Weight<T>,

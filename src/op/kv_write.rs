@@ -12,6 +12,7 @@ use crate::{error::Result, layout::TensorDesc};
 /// Two rows of one call must not name the same slot.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct KvWrite<T> {
     /// New keys.
     pub k: T,

@@ -44,6 +44,7 @@ impl PackTag {
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Weight<T> {
     /// `[.., N, K]`, plain or quantized along K: the layout of every open checkpoint.
@@ -150,6 +151,7 @@ impl Weight<TensorDesc> {
 /// `t = act(acc * scale + bias) * gate + residual`, then `y = t`, or `y += t` with `accumulate`.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 #[cfg_attr(
     feature = "serde",
     serde(
@@ -331,6 +333,7 @@ fn check_elements(c: Checker, x: &TensorDesc, w: &TensorDesc, y: &TensorDesc) ->
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 #[cfg_attr(
     feature = "serde",
     serde(bound = "T: serde::Serialize + for<'a> serde::Deserialize<'a>")
@@ -464,6 +467,7 @@ impl Rules for MatMul<TensorDesc> {
 /// One weight of a [`MatMulMany`].
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 #[cfg_attr(
     feature = "serde",
     serde(bound = "T: serde::Serialize + for<'a> serde::Deserialize<'a>")
@@ -495,6 +499,7 @@ impl<T: Clone> Part<T> {
 /// packing) and the parallel region happen once.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 #[cfg_attr(
     feature = "serde",
     serde(bound = "T: serde::Serialize + for<'a> serde::Deserialize<'a>")
@@ -600,6 +605,7 @@ pub enum Routing<T> {
 /// residual).
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 #[cfg_attr(
     feature = "serde",
     serde(bound = "T: serde::Serialize + for<'a> serde::Deserialize<'a>")

@@ -363,6 +363,7 @@ pub enum Accumulator {
 /// Least precise arithmetic that the caller accepts. A kernel may do better, never worse.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 #[cfg_attr(feature = "serde", serde(default))]
 pub struct Precision {
     /// Rounding of activations.

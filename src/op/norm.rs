@@ -6,6 +6,7 @@ use crate::{error::Result, layout::TensorDesc};
 /// Which statistics normalize.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum NormKind {
     /// x / sqrt(mean(x^2) + eps) along the last axis (Zhang & Sennrich 2019).
@@ -25,6 +26,7 @@ pub enum NormKind {
 /// stored too: the residual stream of a transformer block.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 #[cfg_attr(
     feature = "serde",
     serde(bound = "T: serde::Serialize + for<'a> serde::Deserialize<'a>")

@@ -6,6 +6,7 @@ use crate::{element::Element, error::Result, layout::TensorDesc};
 /// y = the numbers that the blocks of w stand for.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Dequantize<T> {
     /// Quantized, any shape with whole blocks along the last axis.
     pub w: T,
@@ -59,6 +60,7 @@ impl Rules for Dequantize<TensorDesc> {
 /// ([`QuantFormat::can_encode`](crate::quant::QuantFormat::can_encode)).
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Quantize<T> {
     /// Floats.
     pub x: T,

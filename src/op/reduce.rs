@@ -35,6 +35,7 @@ impl RedOp {
 /// y = x reduced along `axis`; y keeps the axis with length 1.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Reduce<T> {
     /// Floats.
     pub x: T,

@@ -22,6 +22,7 @@ pub enum RopeKind {
 /// numbers from `n_rot` on are copied.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 #[cfg_attr(
     feature = "serde",
     serde(bound = "T: serde::Serialize + for<'a> serde::Deserialize<'a>")

@@ -6,6 +6,7 @@ use crate::{error::Result, layout::TensorDesc};
 /// y = softmax(scale * x + mask) along the last axis. A row that is all -inf or all hidden is 0.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 #[cfg_attr(
     feature = "serde",
     serde(bound = "T: serde::Serialize + for<'a> serde::Deserialize<'a>")

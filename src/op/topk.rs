@@ -8,6 +8,7 @@ use crate::{element::DType, error::Result, layout::TensorDesc};
 /// the length of the last axis of ids; k = 1 is argmax.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct TopK<T> {
     /// Floats `[.., N]`.
     pub x: T,
