@@ -1,6 +1,6 @@
 //! `gristmill replay`: captured op calls on any device.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use gristmill::{
     Element, Fallback, Op, OpKind, Precision, Queue, Registry, Select, Tensor, TensorDesc,
     capture::{self, CallFile, Stored, Tolerance},
@@ -103,6 +103,9 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// What results are compared with where the file says.
+const EXPECTED: &str = "the expected output";
+
 /// How one written operand compares.
 struct Measured {
     label: String,
@@ -146,10 +149,23 @@ impl Measured {
 }
 
 fn replay(path: &Path, precision: Option<Level>, queue: &mut Queue) -> Result<Vec<Measured>> {
-    let mut call = CallFile::read(path)?;
+    let mut call = CallFile::parse(&std::fs::read(path)?).map_err(Error::msg)?;
     if let Some(level) = precision {
         set_precision(&mut call.op, level);
     }
+    let question = call.question().map_err(Error::msg)?;
+    // An empty tolerance is none.
+    let tolerance = call.tolerance.filter(|t| *t != Tolerance::default());
+    let all_expected = capture::labels(&question)
+        .iter()
+        .all(|(l, arg)| !arg.role.writes() || call.expected.contains_key(l));
+    // Where something is not expected explicitly the reference says what should be there, and
+    // where no tolerance is given, how far from it a result may be.
+    let has_reference = question.kind() != OpKind::Custom;
+    let refer = match fits_reference(&question) {
+        Err(why) if has_reference && !all_expected => return Err(why),
+        fits => fits.is_ok() && has_reference && !(all_expected && tolerance.is_some()),
+    };
     let order = call.upload(queue)?;
     queue.run(order.clone())?;
     queue.finish()?;
@@ -160,13 +176,11 @@ fn replay(path: &Path, precision: Option<Level>, queue: &mut Queue) -> Result<Ve
             written.push((label, arg, t));
         }
     }
-    let all_expected = written.iter().all(|(l, ..)| call.expected.contains_key(l));
-    // The reference is needed where something is not expected explicitly.
-    let truth = match all_expected || order.kind() == OpKind::Custom {
-        true => Vec::new(),
-        false => reference_of(&call)?,
+    let truth = match refer.then(|| reference_of(&call)) {
+        Some(Err(why)) if !all_expected => return Err(why),
+        Some(Ok(truth)) => truth,
+        _ => Vec::new(),
     };
-    let question = order.map(|_, t| t.desc());
     let mut results = Vec::new();
     for (i, (label, arg, t)) in written.iter().enumerate() {
         let got = numbers(t.desc().contiguous(), queue.download_bytes(t)?);
@@ -175,7 +189,15 @@ fn replay(path: &Path, precision: Option<Level>, queue: &mut Queue) -> Result<Ve
             .get(label)
             .map(|o| nmse(&stored_numbers(o), &got));
         let mut m = match (call.expected.get(label), truth.get(i)) {
-            (Some(e), _) => against_expected(e, &got, call.tolerance, &question, *arg, t.element()),
+            (Some(e), Some(bound)) if tolerance.is_none() => {
+                let want = around(e, bound, t.element());
+                Measured {
+                    against: EXPECTED,
+                    nmse: nmse(&want.values, &got),
+                    ..against_reference(&want, &got, t.element(), &question)
+                }
+            }
+            (Some(e), _) => against_expected(e, &got, tolerance, &question, *arg, t.element()),
             (None, Some(want)) => against_reference(want, &got, t.element(), &question),
             (None, None) => bail!("there is no reference for {label}; add expected.{label}"),
         };
@@ -184,6 +206,28 @@ fn replay(path: &Path, precision: Option<Level>, queue: &mut Queue) -> Result<Ve
         results.push(m);
     }
     Ok(results)
+}
+
+/// Is the reference within reach of this machine? It takes its time, and a file of a few bytes may
+/// describe operands that no memory holds.
+fn fits_reference(question: &Op<TensorDesc>) -> Result<()> {
+    const ADVICE: &str = "give expected results and a tolerance";
+    let mut numbers = 0u64;
+    question.visit(|_, d| numbers = numbers.saturating_add(d.elements()));
+    let work = question.flops().max(numbers);
+    if work > 10u64.pow(13) {
+        bail!(
+            "the f64 reference would take {:.1e} operations, more than 1e13; {ADVICE}",
+            work as f64
+        );
+    }
+    // Offsets, numbers, magnitudes and slack.
+    let bytes = numbers.saturating_mul(32);
+    let room = usize::try_from(bytes).is_ok_and(|n| Vec::<u8>::new().try_reserve_exact(n).is_ok());
+    if !room {
+        bail!("the f64 reference would take {bytes} bytes of memory; {ADVICE}");
+    }
+    Ok(())
 }
 
 fn reference_of(call: &CallFile) -> Result<Vec<Output>> {
@@ -214,6 +258,35 @@ fn against_reference(
     }
 }
 
+/// The bound of the reference around an expected result, which may itself be rounded: to its own
+/// element type, or before that to the one of the output.
+fn around(expected: &Stored, bound: &Output, element: Element) -> Output {
+    let values = stored_numbers(expected);
+    let (own, stored) = (
+        element.plain().map_or(0.0, |d| d.epsilon()),
+        expected.dtype.epsilon(),
+    );
+    let exact = bound.magnitudes.is_empty() && bound.slack.is_empty();
+    let unit = if exact && stored <= own {
+        0.0
+    } else {
+        stored.max(own)
+    };
+    let slack = match unit > 0.0 {
+        true => values
+            .iter()
+            .enumerate()
+            .map(|(i, v)| bound.slack.get(i).unwrap_or(&0.0) + unit * v.abs())
+            .collect(),
+        false => bound.slack.clone(),
+    };
+    Output {
+        values,
+        slack,
+        ..bound.clone()
+    }
+}
+
 fn against_expected(
     expected: &Stored,
     got: &[f64],
@@ -233,7 +306,8 @@ fn against_expected(
             failure = Some(what);
         }
     };
-    // Without a tolerance: what the output's element type and the op's arithmetic allow.
+    // Without a tolerance, where there is no reference: what the output's element type and the
+    // op's arithmetic allow.
     let unit = element.plain().map_or(0.0, |d| d.epsilon());
     let c = tolerance::coefficient(question);
     let bound = bound.unwrap_or(Tolerance {
@@ -264,7 +338,7 @@ fn against_expected(
     }
     Measured {
         label: String::new(),
-        against: "the expected output",
+        against: EXPECTED,
         nmse: error,
         max_abs: max_abs(&want, got),
         of_bound: worst,

@@ -44,12 +44,16 @@ fn file(name: &str, bytes: &[u8]) -> String {
 
 /// A capture of a copy of four numbers.
 fn capture() -> Vec<u8> {
+    one_input(r#"{"op": "copy", "x": "x", "y": {"tensor": "y", "element": "f32", "shape": [4]}}"#)
+}
+
+/// A capture of `op` over four numbers, x.
+fn one_input(op: &str) -> Vec<u8> {
     let data: Vec<u8> = [1.0f32, 2.0, 3.0, 4.0]
         .iter()
         .flat_map(|v| v.to_le_bytes())
         .collect();
     let x = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![4], &data).unwrap();
-    let op = r#"{"op": "copy", "x": "x", "y": {"tensor": "y", "element": "f32", "shape": [4]}}"#;
     let meta = [("op".to_owned(), op.to_owned())].into();
     safetensors::serialize([("x", x)], Some(meta)).unwrap()
 }
@@ -124,6 +128,63 @@ fn captures() {
     garbled[at..at + 4].copy_from_slice(b"cxpy");
     let name = file("garbled.safetensors", &garbled);
     refused(&["replay", "--device", "cpu", &name], 1, &["cxpy"]);
+}
+
+/// A capture of y = x . w^T with eight rows of one q8_0 block and x rounded to 8 bits at will, and
+/// the result that f64 arithmetic gives, off by `error`.
+fn product(error: f64, tolerance: Option<&str>) -> Vec<u8> {
+    use safetensors::{Dtype, tensor::TensorView};
+    let x: Vec<f32> = (0..32).map(|i| (0.7 * i as f32).sin()).collect();
+    let code = |row: i32, i: i32| ((row * 37 + i * 11) % 255 - 127) as i8;
+    let mut w = Vec::new();
+    let mut y = Vec::new();
+    for row in 0..8 {
+        w.extend([0x00, 0x2c]); // scale 0.0625 as f16
+        w.extend((0..32).map(|i| code(row, i) as u8));
+        let exact: f64 = (0..32)
+            .map(|i| f64::from(x[i as usize]) * f64::from(code(row, i)) * 0.0625)
+            .sum();
+        y.extend((exact + error).to_le_bytes());
+    }
+    let x: Vec<u8> = x.iter().flat_map(|v| v.to_le_bytes()).collect();
+    let op = r#"{"op": "mat_mul", "x": "x", "precision": {"activations": "q8"},
+        "w": {"rows": {"tensor": "w", "element": "q8_0", "shape": [8, 32]}},
+        "y": {"tensor": "y", "element": "f32", "shape": [1, 8]}}"#;
+    let mut meta = vec![("op".to_owned(), op.to_owned())];
+    meta.extend(tolerance.map(|t| ("tolerance".to_owned(), t.to_owned())));
+    let tensors = [
+        ("x", Dtype::F32, vec![1, 32], &x),
+        ("w", Dtype::U8, vec![8, 34], &w),
+        ("expected.y", Dtype::F64, vec![1, 8], &y),
+    ];
+    let views = tensors.map(|(n, d, shape, b)| (n, TensorView::new(d, shape, b).unwrap()));
+    safetensors::serialize(views, Some(meta.into_iter().collect())).unwrap()
+}
+
+#[test]
+fn verdicts() {
+    let replay = |name: &str, bytes: &[u8]| {
+        let out = gristmill(&["replay", "--device", "cpu", &file(name, bytes)]);
+        let said = [out.stdout, out.stderr].map(|s| String::from_utf8_lossy(&s).into_owned());
+        (out.status.code(), said.concat())
+    };
+    // Without a tolerance the bound knows what the call accepts; an empty tolerance is none.
+    for tolerance in [None, Some("{}"), Some(r#"{"nmse": 1e-3}"#)] {
+        let (code, said) = replay("right.safetensors", &product(0.0, tolerance));
+        assert_eq!(code, Some(0), "{tolerance:?}: {said}");
+        assert!(said.contains("the expected output"), "{said}");
+        let (code, said) = replay("wrong.safetensors", &product(9.0, tolerance));
+        assert_eq!(code, Some(1), "{tolerance:?}: {said}");
+        assert!(said.contains("FAILED"), "{said}");
+    }
+    // Few bytes, endless work: said before it starts. The file is named once.
+    let sum = r#"{"op": "reduce", "function": "sum", "axis": 0,
+        "x": {"tensor": "x", "shape": [4294967295, 1048576], "strides": [0, 0]},
+        "y": {"tensor": "y", "element": "f32", "shape": [1, 1048576]}}"#;
+    let (code, said) = replay("endless.safetensors", &one_input(sum));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("the f64 reference would take"), "{said}");
+    assert_eq!(said.matches("endless.safetensors").count(), 1, "{said}");
 }
 
 #[test]
