@@ -438,3 +438,18 @@ fn patterns() {
     assert!(!matches("mat*f16", "mat_mul/f32"));
     assert!(matches("*@attention/?", "k@attention/x"));
 }
+
+/// The bound of a number scales with the largest of its block, which may be an infinity.
+#[test]
+fn an_infinity_excuses_no_other_number() {
+    let want = reference::Output {
+        arg: crate::op::Arg::output("y"),
+        shape: vec![2],
+        values: vec![f64::INFINITY, 1e38],
+        magnitudes: vec![f64::INFINITY; 2],
+        slack: Vec::new(),
+    };
+    let verdict = |got: [f64; 2]| tolerance::compare(&want, &got, DType::F32.into(), 1e-6).failure;
+    assert_eq!(verdict([f64::INFINITY, 1e38]), None);
+    assert!(verdict([f64::INFINITY, 1.1e38]).is_some());
+}
