@@ -3,7 +3,7 @@
 use super::{
     Act, Arg, Arguments, Epilogue, OpKind, Precision, Rules,
     check::{Checker, product},
-    matmul::epilogue_setters,
+    epilogue::epilogue_setters,
 };
 use crate::{error::Result, layout::TensorDesc};
 

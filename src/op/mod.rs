@@ -14,7 +14,9 @@ pub mod copy;
 pub mod custom;
 pub mod decompose;
 pub mod elementwise;
+pub mod epilogue;
 pub mod gather;
+pub mod grouped_matmul;
 pub mod kv_write;
 pub mod matmul;
 pub mod norm;
@@ -23,21 +25,25 @@ pub mod reduce;
 pub mod rope;
 pub mod softmax;
 pub mod topk;
+pub mod weight;
 
 pub use attention::{Attention, Kv, Scalar, Seqs};
 pub use conv::{Conv2d, Upsample};
 pub use copy::Copy;
 pub use custom::Custom;
 pub use elementwise::{Act, BinOp, Binary, Glu, Unary};
+pub use epilogue::Epilogue;
 pub use gather::GatherRows;
+pub use grouped_matmul::{GroupedMatMul, Routing};
 pub use kv_write::KvWrite;
-pub use matmul::{Epilogue, GroupedMatMul, MatMul, MatMulMany, PackTag, Part, Routing, Weight};
+pub use matmul::{MatMul, MatMulMany, Part};
 pub use norm::{Norm, NormKind};
 pub use quantize::{Dequantize, Quantize};
 pub use reduce::{RedOp, Reduce};
 pub use rope::{Rope, RopeKind};
 pub use softmax::Softmax;
 pub use topk::TopK;
+pub use weight::{PackTag, Weight};
 
 use crate::{error::Result, layout::TensorDesc};
 use std::{

@@ -54,6 +54,22 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Row> {
     TABLES.iter().copied().flatten()
 }
 
+/// The report of `cases` on every SIMD row of the CPU cut down to `level`, and what it can do.
+#[cfg(all(test, feature = "conformance"))]
+pub(super) fn run_simd_rows(
+    level: super::Level,
+    cases: &[crate::conformance::Case],
+) -> (super::isa::Isa, crate::conformance::Report) {
+    use crate::conformance::{Expect, Filter, Tier, run_cases};
+    let options = crate::OpenOptions { threads: Some(2) };
+    let device = super::device_at(level, &options).unwrap();
+    let filter = Filter::new(Tier::Full).kernel("*-avx*");
+    let run = async { run_cases(&device, cases, &filter, &Expect::default(), &mut |_| {}).await };
+    let report = pollster::block_on(run).unwrap();
+    assert!(report.is_success(), "{level:?}\n{}", report.text());
+    (super::isa::Isa::detect().masked(level), report)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,9 +2,9 @@
 
 use super::ROWS;
 use crate::{
-    Attention, DType, Element, Kv, OpenOptions, Scalar, TensorDesc,
-    backend::cpu::{Level, device_at},
-    conformance::{Case, Expect, Fill, Filter, Spec, Tier, run_cases},
+    Attention, DType, Element, Kv, Scalar, TensorDesc,
+    backend::cpu::{Level, rows::run_simd_rows},
+    conformance::{Case, Fill, Spec},
     quant::QuantFormat,
 };
 
@@ -137,19 +137,7 @@ fn cases() -> Vec<Case> {
 fn both_rows_agree_with_the_reference() {
     let cases = cases();
     for level in [Level::Avx2, Level::Avx512] {
-        let options = OpenOptions { threads: Some(2) };
-        let device = device_at(level, &options).unwrap();
-        let filter = Filter::new(Tier::Full).kernel("*-avx*");
-        let report = pollster::block_on(run_cases(
-            &device,
-            &cases,
-            &filter,
-            &Expect::default(),
-            &mut |_| {},
-        ))
-        .unwrap();
-        assert!(report.is_success(), "{level:?}\n{}", report.text());
-        let isa = crate::backend::cpu::isa::Isa::detect().masked(level);
+        let (isa, report) = run_simd_rows(level, &cases);
         for row in ROWS {
             let ran = report
                 .outcomes

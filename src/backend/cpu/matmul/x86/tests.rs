@@ -3,9 +3,9 @@
 
 use super::ROWS;
 use crate::{
-    Act, DType, Element, MatMul, MatMulMany, OpenOptions, Part, Precision, TensorDesc, Weight,
-    backend::cpu::{Level, device_at},
-    conformance::{Case, Expect, Fill, Filter, Spec, Tier, run_cases},
+    Act, DType, Element, MatMul, MatMulMany, Part, Precision, TensorDesc, Weight,
+    backend::cpu::{Level, rows::run_simd_rows},
+    conformance::{Case, Fill, Spec},
     op::OpKind,
     quant::QuantFormat,
 };
@@ -122,19 +122,7 @@ fn cases() -> Vec<Case> {
 fn every_row_agrees_with_the_reference() {
     let cases = cases();
     for level in [Level::Avx2, Level::Avx512] {
-        let options = OpenOptions { threads: Some(2) };
-        let device = device_at(level, &options).unwrap();
-        let filter = Filter::new(Tier::Full).kernel("*-avx*");
-        let report = pollster::block_on(run_cases(
-            &device,
-            &cases,
-            &filter,
-            &Expect::default(),
-            &mut |_| {},
-        ))
-        .unwrap();
-        assert!(report.is_success(), "{level:?}\n{}", report.text());
-        let isa = crate::backend::cpu::isa::Isa::detect().masked(level);
+        let (isa, report) = run_simd_rows(level, &cases);
         let ran = |id: &str| {
             report
                 .outcomes

@@ -1,17 +1,20 @@
 //! [`Queue`]: the safe front. It validates an op once, plans its route, and hands it to the
 //! backend, which may assume all that was checked.
 
+#[cfg(feature = "cpu")]
+mod host;
+mod tensors;
+
 use crate::{
     device::{Device, Graph, KernelId, Stream, Ticket, Usage},
-    element::Element,
     error::{Error, Result},
     layout::TensorDesc,
     op::{
-        Arg, Op, OpKind, Role, Weight,
+        Arg, Op, OpKind, Role,
         decompose::{Slot, Source},
     },
     route::{self, Fallback, Force, Planned, Route, RouteLog},
-    tensor::{Buffer, HostElement, Tensor},
+    tensor::{Buffer, Tensor},
 };
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
@@ -141,147 +144,6 @@ impl Queue {
         let planned = route::plan(&*self.device, op, self.fallback, &self.force)?;
         Ok(planned.route)
     }
-
-    // ---- tensors ----------------------------------------------------------------------------
-
-    /// A contiguous tensor of zeros.
-    ///
-    /// # Errors
-    /// [`Error::InvalidTensor`], [`Error::OutOfMemory`] or [`Error::TooLarge`].
-    pub fn zeros(&self, element: impl Into<Element>, shape: &[u32]) -> Result<Tensor> {
-        self.alloc(TensorDesc::new(element, shape)?, Usage::Activations)
-    }
-
-    /// A tensor of zeros with a buffer of its own.
-    ///
-    /// # Errors
-    /// [`Error::OutOfMemory`] or [`Error::TooLarge`].
-    pub fn alloc(&self, desc: TensorDesc, usage: Usage) -> Result<Tensor> {
-        let buffer = Buffer::new(&self.device, desc.span_bytes(), usage)?;
-        Tensor::new(&buffer, 0, desc)
-    }
-
-    /// A new tensor that holds `data`.
-    ///
-    /// # Errors
-    /// As [`Queue::zeros`]; [`Error::InvalidTensor`] when `data` does not fill `shape`.
-    pub fn upload<T: HostElement>(&mut self, data: &[T], shape: &[u32]) -> Result<Tensor> {
-        self.upload_bytes(T::DTYPE, shape, bytemuck::cast_slice(data))
-    }
-
-    /// A new contiguous tensor from its bytes: any element type, quantized ones included.
-    ///
-    /// # Errors
-    /// As [`Queue::upload`].
-    pub fn upload_bytes(
-        &mut self,
-        element: impl Into<Element>,
-        shape: &[u32],
-        bytes: &[u8],
-    ) -> Result<Tensor> {
-        let t = self.alloc(TensorDesc::new(element, shape)?, Usage::Weights)?;
-        self.write_bytes(&t, bytes)?;
-        Ok(t)
-    }
-
-    /// Uploads a weight `[.., N, K]`, in the device's own layout where it has one.
-    ///
-    /// # Errors
-    /// As [`Queue::upload`].
-    pub fn upload_weight(
-        &mut self,
-        element: impl Into<Element>,
-        shape: &[u32],
-        bytes: &[u8],
-    ) -> Result<Weight<Tensor>> {
-        let logical = TensorDesc::new(element, shape)?;
-        expect_len(&logical, bytes.len())?;
-        Ok(match self.device.prepack(&logical, bytes)? {
-            Some(packed) => {
-                let len = u32::try_from(packed.data.len()).map_err(|_| Error::TooLarge {
-                    what: "prepacked weight",
-                    asked: packed.data.len() as u64,
-                    max: u64::from(u32::MAX),
-                })?;
-                Weight::Packed {
-                    data: self.upload_bytes(crate::DType::U8, &[len], &packed.data)?,
-                    tag: packed.tag,
-                    logical,
-                }
-            }
-            None => Weight::Rows(self.upload_bytes(logical.element, shape, bytes)?),
-        })
-    }
-
-    /// Replaces the numbers of a contiguous tensor.
-    ///
-    /// # Errors
-    /// [`Error::InvalidTensor`] for another element type, length or a strided view.
-    pub fn write<T: HostElement>(&mut self, t: &Tensor, data: &[T]) -> Result<()> {
-        expect_dtype::<T>(t)?;
-        self.write_bytes(t, bytemuck::cast_slice(data))
-    }
-
-    /// Replaces the bytes of a contiguous tensor.
-    ///
-    /// # Errors
-    /// [`Error::InvalidTensor`] for another length or a strided view.
-    pub fn write_bytes(&mut self, t: &Tensor, bytes: &[u8]) -> Result<()> {
-        self.own("write", t)?;
-        if !t.desc().is_contiguous() {
-            return Err(Error::InvalidTensor(
-                format!("{t:?} is strided; write to a contiguous tensor and Copy").into(),
-            ));
-        }
-        expect_len(&t.desc(), bytes.len())?;
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        self.stream.write(t.buffer(), t.byte_offset(), bytes)
-    }
-
-    /// The numbers of a tensor in row-major order, after all earlier work.
-    ///
-    /// # Errors
-    /// [`Error::InvalidTensor`] for another element type; errors of earlier work.
-    pub async fn read<T: HostElement>(&mut self, t: &Tensor) -> Result<Vec<T>> {
-        expect_dtype::<T>(t)?;
-        let bytes = self.read_bytes(t).await?;
-        Ok(bytemuck::pod_collect_to_vec(&bytes))
-    }
-
-    /// The cells of a tensor in row-major order, after all earlier work.
-    ///
-    /// # Errors
-    /// Errors of earlier work.
-    pub async fn read_bytes(&mut self, t: &Tensor) -> Result<Vec<u8>> {
-        self.own("read", t)?;
-        if t.desc().is_empty() {
-            return Ok(Vec::new());
-        }
-        let span = self.stream.read(t.buffer(), t.byte_range()).await?;
-        gather(&t.desc(), span)
-    }
-
-    /// Blocking [`Queue::read`].
-    ///
-    /// # Errors
-    /// As [`Queue::read`]; [`Error::WouldBlock`] where blocking is impossible.
-    pub fn download<T: HostElement>(&mut self, t: &Tensor) -> Result<Vec<T>> {
-        self.can_block()?;
-        pollster::block_on(self.read(t))
-    }
-
-    /// Blocking [`Queue::read_bytes`].
-    ///
-    /// # Errors
-    /// As [`Queue::read_bytes`]; [`Error::WouldBlock`] where blocking is impossible.
-    pub fn download_bytes(&mut self, t: &Tensor) -> Result<Vec<u8>> {
-        self.can_block()?;
-        pollster::block_on(self.read_bytes(t))
-    }
-
-    // ---- work -------------------------------------------------------------------------------
 
     /// Validates an op and appends it.
     ///
@@ -514,7 +376,6 @@ impl Queue {
         };
         Tensor::new(&buffer, 0, desc)
     }
-
     #[cfg(not(feature = "cpu"))]
     fn run_on_host(&mut self, op: &Op<Tensor>) -> Result<()> {
         Err(Error::Unsupported {
@@ -522,67 +383,6 @@ impl Queue {
             op: Some(op.kind()),
             refusal: crate::Refusal::Feature("host fallback without the feature `cpu`"),
         })
-    }
-
-    /// Copies the bytes that the op touches to the host, runs it on the CPU backend, copies back
-    /// what it wrote.
-    #[cfg(feature = "cpu")]
-    fn run_on_host(&mut self, op: &Op<Tensor>) -> Result<()> {
-        const ALIGN: u64 = 64;
-        struct Touched {
-            buffer: Buffer,
-            start: u64,
-            end: u64,
-            written: bool,
-        }
-        let mut touched: Vec<Touched> = Vec::new();
-        op.visit(|arg, t| {
-            let range = t.byte_range();
-            let start = range.start / ALIGN * ALIGN;
-            match touched.iter_mut().find(|b| b.buffer.is_same(t.buffer())) {
-                Some(b) => {
-                    b.start = b.start.min(start);
-                    b.end = b.end.max(range.end);
-                    b.written |= arg.role.writes();
-                }
-                None => touched.push(Touched {
-                    buffer: t.buffer().clone(),
-                    start,
-                    end: range.end,
-                    written: arg.role != Role::In,
-                }),
-            }
-        });
-        let mut host = match self.host.take() {
-            Some(host) => host,
-            None => Box::new(Queue::with_kernel(
-                &crate::backend::cpu::device(&Default::default())?,
-                None,
-            )?),
-        };
-        let mut copies = Vec::with_capacity(touched.len());
-        for t in &touched {
-            let bytes = pollster::block_on(self.stream.read(&t.buffer, t.start..t.end))?;
-            let copy = Buffer::new(host.device(), bytes.len() as u64, Usage::Staging)?;
-            if !bytes.is_empty() {
-                host.stream.write(&copy, 0, &bytes)?;
-            }
-            copies.push(copy);
-        }
-        let order = op.try_map(|_, t| {
-            let i = touched
-                .iter()
-                .position(|b| b.buffer.is_same(t.buffer()))
-                .unwrap_or_default();
-            Tensor::new(&copies[i], t.byte_offset() - touched[i].start, t.desc())
-        })?;
-        host.run(order)?;
-        for (t, copy) in touched.iter().zip(&copies).filter(|(t, _)| t.written) {
-            let bytes = pollster::block_on(host.stream.read(copy, 0..copy.len()))?;
-            self.stream.write(&t.buffer, t.start, &bytes)?;
-        }
-        self.host = Some(host);
-        Ok(())
     }
 }
 
@@ -648,62 +448,4 @@ fn op_in_place(question: &Op<TensorDesc>, out: Arg, other: Arg) -> bool {
 
 fn same_device(a: &Arc<dyn Device>, b: &Arc<dyn Device>) -> bool {
     std::ptr::addr_eq(Arc::as_ptr(a), Arc::as_ptr(b))
-}
-
-fn expect_dtype<T: HostElement>(t: &Tensor) -> Result<()> {
-    if t.element() == Element::Plain(T::DTYPE) {
-        Ok(())
-    } else {
-        Err(Error::InvalidTensor(
-            format!("the tensor is {}, the host slice is {}", t.desc(), T::DTYPE).into(),
-        ))
-    }
-}
-
-fn expect_len(desc: &TensorDesc, len: usize) -> Result<()> {
-    let want = desc.data_bytes();
-    if want == len as u64 {
-        Ok(())
-    } else {
-        Err(Error::InvalidTensor(
-            format!("{desc} takes {want} bytes, the host slice has {len}").into(),
-        ))
-    }
-}
-
-/// Cells of a strided span in row-major order.
-fn gather(desc: &TensorDesc, span: Vec<u8>) -> Result<Vec<u8>> {
-    if desc.is_contiguous() {
-        return Ok(span);
-    }
-    let cell = desc.element.block_bytes();
-    let rank = desc.rank();
-    let mut shape: Vec<u64> = desc.shape().iter().map(|&d| u64::from(d)).collect();
-    if let Some(last) = shape.last_mut() {
-        *last /= desc.element.block_len() as u64;
-    }
-    let count: u64 = shape.iter().product();
-    // A broadcast view may stand for more numbers than any memory holds.
-    let asked = count * cell as u64;
-    let mut out = Vec::new();
-    usize::try_from(asked)
-        .ok()
-        .and_then(|n| out.try_reserve_exact(n).ok())
-        .ok_or(Error::OutOfMemory { asked, free: None })?;
-    let mut index = vec![0u64; rank];
-    for _ in 0..count {
-        let at: usize = (0..rank)
-            .map(|a| index[a] as usize * desc.strides()[a] as usize)
-            .sum::<usize>()
-            * cell;
-        out.extend_from_slice(&span[at..at + cell]);
-        for a in (0..rank).rev() {
-            index[a] += 1;
-            if index[a] < shape[a] {
-                break;
-            }
-            index[a] = 0;
-        }
-    }
-    Ok(out)
 }
