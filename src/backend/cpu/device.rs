@@ -36,6 +36,13 @@ impl CpuDevice {
             threads,
         })
     }
+
+    fn ctx(&self) -> Ctx {
+        Ctx {
+            env: self.env,
+            pool: Pool::new(self.threads.clone()),
+        }
+    }
 }
 
 /// What the processor is.
@@ -131,10 +138,7 @@ impl Device for CpuDevice {
     }
 
     fn stream(&self) -> Result<Box<dyn Stream>> {
-        Ok(Box::new(CpuStream::new(Ctx {
-            env: self.env,
-            pool: Pool::new(self.threads.clone()),
-        })))
+        Ok(Box::new(CpuStream::new(self.ctx())))
     }
 
     fn kernels(&self, op: &Op<TensorDesc>) -> Vec<KernelId> {
@@ -158,7 +162,7 @@ impl Device for CpuDevice {
                 .into(),
             ));
         }
-        matmul::prepack(&self.env, w, host)
+        matmul::prepack(&self.ctx(), w, host)
     }
 
     fn import(&self, external: External) -> Result<Arc<dyn RawBuffer>> {

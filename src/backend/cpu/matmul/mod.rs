@@ -6,9 +6,10 @@ pub(crate) mod tile;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86;
 
-use super::rows::{Env, Row};
+use super::rows::{Ctx, Row};
 use crate::{
     device::{KernelId, Packed},
+    element::Element,
     error::Result,
     layout::TensorDesc,
     op::OpKind,
@@ -38,6 +39,9 @@ pub(crate) const ROWS: &[Row] = &[
 
 /// Weights in a layout of one of the kernels; `None` where rows as they are serve best. `host`
 /// holds exactly the contiguous `w`.
-pub(crate) fn prepack(_env: &Env, _w: &TensorDesc, _host: &[u8]) -> Result<Option<Packed>> {
-    Ok(None)
+pub(crate) fn prepack(_ctx: &Ctx, w: &TensorDesc, _host: &[u8]) -> Result<Option<Packed>> {
+    match w.element {
+        Element::Quant(_) => Ok(None),
+        Element::Plain(_) => Ok(None),
+    }
 }

@@ -63,7 +63,7 @@ impl Floats {
 
 /// A matrix of floats: row stride in elements, columns side by side.
 #[derive(Clone, Copy)]
-pub(super) struct Matrix {
+pub(in crate::backend::cpu) struct Matrix {
     pub data: Floats,
     pub stride: usize,
 }
@@ -86,7 +86,7 @@ impl Matrix {
 
 /// y of one matrix product and what is done before the store.
 #[derive(Clone, Copy)]
-pub(super) struct Output {
+pub(in crate::backend::cpu) struct Output {
     pub y: Matrix,
     pub scale: f32,
     pub bias: Option<Floats>,

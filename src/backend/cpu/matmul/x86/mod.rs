@@ -30,23 +30,23 @@ use half::{bf16, f16};
 use std::{cell::RefCell, marker::PhantomData};
 
 /// One product of an op, batch by batch.
-struct Product {
-    w: *const u8,
-    element: Element,
+pub(in crate::backend::cpu::matmul) struct Product {
+    pub w: *const u8,
+    pub element: Element,
     /// Bytes from row to row.
-    w_stride: usize,
-    n: usize,
-    k: usize,
-    batches: Vec<Batch>,
+    pub w_stride: usize,
+    pub n: usize,
+    pub k: usize,
+    pub batches: Vec<Batch>,
 }
 
 /// One matrix of a product.
-struct Batch {
+pub(in crate::backend::cpu::matmul) struct Batch {
     /// Bytes.
-    w: usize,
+    pub w: usize,
     /// First row of x, counted in rows of the converted x.
-    x_row: usize,
-    out: Output,
+    pub x_row: usize,
+    pub out: Output,
 }
 
 /// Some columns (and rows) of one matrix.
@@ -85,17 +85,17 @@ thread_local! {
 }
 
 /// First byte of a tensor's first cell.
-fn start(t: &Tensor) -> Result<*mut u8> {
+pub(in crate::backend::cpu::matmul) fn start(t: &Tensor) -> Result<*mut u8> {
     Ok(Dst::of(t)?.ptr())
 }
 
-fn plain(t: &Tensor) -> Result<DType> {
+pub(in crate::backend::cpu::matmul) fn plain(t: &Tensor) -> Result<DType> {
     t.desc()
         .plain()
         .ok_or_else(|| Error::InvalidTensor("expected a plain type".into()))
 }
 
-fn floats(t: &Tensor) -> Result<Floats> {
+pub(in crate::backend::cpu::matmul) fn floats(t: &Tensor) -> Result<Floats> {
     Ok(Floats {
         start: start(t)?,
         dtype: plain(t)?,
@@ -104,7 +104,7 @@ fn floats(t: &Tensor) -> Result<Floats> {
 
 /// Strides in cells of the batch axes of `t`, aligned at the back with those of `y`; 0 where
 /// `t` is broadcast.
-fn batch_strides(t: &TensorDesc, y: &TensorDesc) -> Vec<usize> {
+pub(in crate::backend::cpu::matmul) fn batch_strides(t: &TensorDesc, y: &TensorDesc) -> Vec<usize> {
     let axes = y.rank() - 2;
     (0..axes)
         .map(|axis| {
@@ -119,7 +119,7 @@ fn batch_strides(t: &TensorDesc, y: &TensorDesc) -> Vec<usize> {
 }
 
 /// Cells from the start to matrix `b` of y's batches.
-fn batch_offset(strides: &[usize], y: &TensorDesc, mut b: usize) -> usize {
+pub(in crate::backend::cpu::matmul) fn batch_offset(strides: &[usize], y: &TensorDesc, mut b: usize) -> usize {
     let mut at = 0;
     for (axis, stride) in strides.iter().enumerate().rev() {
         let len = y.dim(axis) as usize;
@@ -130,16 +130,16 @@ fn batch_offset(strides: &[usize], y: &TensorDesc, mut b: usize) -> usize {
 }
 
 /// The matrices of x in memory, each once: rows, and where each of y's batches finds its x.
-struct Xs {
+pub(in crate::backend::cpu::matmul) struct Xs {
     /// First elements, one per matrix.
-    starts: Vec<usize>,
-    stride: usize,
-    m: usize,
-    k: usize,
+    pub starts: Vec<usize>,
+    pub stride: usize,
+    pub m: usize,
+    pub k: usize,
 }
 
 impl Xs {
-    fn new(x: &TensorDesc) -> Xs {
+    pub fn new(x: &TensorDesc) -> Xs {
         let m = x.dim_back(1) as usize;
         let matrices: usize = (0..x.rank() - 2).map(|a| x.dim(a) as usize).product();
         let strides: Vec<usize> = (0..x.rank() - 2)
@@ -162,8 +162,14 @@ impl Xs {
     }
 }
 
-fn product(op: &MatMul<Tensor>, isa: Isa) -> Result<Product> {
-    let (x, w, y) = (op.x.desc(), op.w.tensor().desc(), op.y.desc());
+/// One product of an op. `w` describes the weights, for a pack those that were packed: offsets of
+/// batches count its cells.
+pub(in crate::backend::cpu::matmul) fn product(
+    op: &MatMul<Tensor>,
+    w: &TensorDesc,
+    isa: Isa,
+) -> Result<Product> {
+    let (x, y) = (op.x.desc(), op.y.desc());
     let e = &op.epilogue;
     let batches: usize = (0..y.rank() - 2).map(|a| y.dim(a) as usize).product();
     let m = y.dim_back(1) as usize;
@@ -178,7 +184,7 @@ fn product(op: &MatMul<Tensor>, isa: Isa) -> Result<Product> {
         }
     }
     let cell = w.element.block_bytes();
-    let w_steps = batch_strides(&w, &y);
+    let w_steps = batch_strides(w, &y);
     let view = |t: &Tensor, b: usize| -> Result<Matrix> {
         let d = t.desc();
         let matrix = Matrix {
@@ -437,7 +443,7 @@ unsafe fn run(ctx: &Ctx, ops: &[MatMul<Tensor>], q8: bool, level: Level) -> Resu
     let xs = Xs::new(&first.x.desc());
     let products = ops
         .iter()
-        .map(|op| product(op, ctx.env.isa))
+        .map(|op| product(op, &op.w.tensor().desc(), ctx.env.isa))
         .collect::<Result<Vec<_>>>()?;
     let (m, k) = (xs.m, xs.k);
     let rows = xs.starts.len() * m;
