@@ -114,6 +114,16 @@ impl Queue {
         Ok(())
     }
 
+    #[cfg(feature = "capture")]
+    fn writes_calls(&self) -> bool {
+        self.capture.is_some()
+    }
+
+    #[cfg(not(feature = "capture"))]
+    fn writes_calls(&self) -> bool {
+        false
+    }
+
     /// Writes every op call from now on to a file in `dir`.
     ///
     /// # Errors
@@ -256,11 +266,24 @@ impl Queue {
         self.stream.wait(ticket)
     }
 
+    /// Can steps be recorded here? Not on devices without
+    /// [`Caps::capture`](crate::Caps::capture), and not while op calls are written to files,
+    /// which needs what each op reads and writes.
+    pub fn can_capture(&self) -> bool {
+        self.device.info().caps.capture && !self.writes_calls()
+    }
+
     /// Records ops from now on instead of running them.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] on devices without [`Caps::capture`](crate::Caps::capture).
+    /// [`Error::Unsupported`] where [`Queue::can_capture`] says no.
     pub fn begin_capture(&mut self) -> Result<()> {
+        if self.writes_calls() {
+            return Err(Error::unsupported(
+                self.device.info().id.backend.clone(),
+                "capturing a step while op calls are written to files",
+            ));
+        }
         self.stream.begin_capture()
     }
 

@@ -159,7 +159,7 @@ impl Model {
             Decode::Graph(graph) => self.queue.replay(&**graph)?,
             // The first run plans every op and compiles what a device compiles late; the second
             // is worth recording.
-            Decode::Ops(ops) if self.queue.device().info().caps.capture => {
+            Decode::Ops(ops) if self.queue.can_capture() => {
                 self.queue.begin_capture()?;
                 let encoded = ops.iter().try_for_each(|op| self.queue.run(op.clone()));
                 let graph = self.queue.end_capture();

@@ -52,7 +52,10 @@ pub(crate) fn info(isa: Isa) -> DeviceInfo {
         name(),
         DeviceKind::Cpu,
         Limits::new(isize::MAX as u64 / 2),
-        Caps::BLOCKING.with_unified_memory().with_import(),
+        Caps::BLOCKING
+            .with_unified_memory()
+            .with_import()
+            .with_capture(),
     );
     info.memory = memory();
     info.features = isa.words();
