@@ -14,12 +14,14 @@ mod memory;
 mod ops;
 mod pool;
 mod rows;
+#[cfg(target_arch = "x86_64")]
+mod simd;
 mod stream;
 mod view;
-#[cfg(target_arch = "x86_64")]
-mod x86;
 
 pub use isa::{ISA_VAR, Level};
+#[cfg(target_arch = "x86_64")]
+use simd as x86;
 
 use crate::{
     device::{Backend, BoxFuture, Device, DeviceId, DeviceInfo, OpenOptions},

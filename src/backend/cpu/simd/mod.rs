@@ -1,14 +1,18 @@
-//! What the x86-64 kernels share: one vector abstraction with an AVX2 and an AVX-512 face.
+//! What the SIMD kernels share: one vector abstraction with a face per instruction set.
 //!
 //! A kernel is written once over [`Simd`] as an `#[inline(always)]` function and entered through a
 //! `#[target_feature]` function per instruction set, where the intrinsics are inlined. Kernels
 //! must not use closures on their hot paths: a closure does not inherit the target features.
 
+#[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 pub(crate) mod math;
 
+#[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::Avx512;
 
 use half::{bf16, f16};
