@@ -44,6 +44,8 @@ const TABLES: &[&[Row]] = &[
     matmul::x86::ROWS,
     #[cfg(target_arch = "x86_64")]
     attention::x86::ROWS,
+    #[cfg(target_arch = "x86_64")]
+    ops::conv_x86::ROWS,
     matmul::ROWS,
     attention::ROWS,
     ops::ROWS,

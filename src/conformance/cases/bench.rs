@@ -2,8 +2,9 @@
 
 use super::{FLOATS, List, formats, ints, normal, output};
 use crate::{
-    Act, Attention, DType, Dequantize, Element, GatherRows, Glu, KvWrite, MatMul, MatMulMany, Norm,
-    Part, Precision, QuantFormat, Rope, RopeKind, Weight, conformance::Fill,
+    Act, Attention, Binary, Conv2d, Copy, DType, Dequantize, Element, GatherRows, Glu, KvWrite,
+    MatMul, MatMulMany, Norm, Part, Precision, QuantFormat, Quantize, RedOp, Reduce, Rope,
+    RopeKind, Softmax, TopK, Unary, Upsample, Weight, conformance::Fill,
 };
 
 pub(super) fn add(list: &mut List) {
@@ -11,6 +12,8 @@ pub(super) fn add(list: &mut List) {
     attention(list);
     dequantize(list);
     step(list);
+    small(list);
+    images(list);
 }
 
 fn matmul(list: &mut List) {
@@ -140,4 +143,96 @@ fn step(list: &mut List) {
     let table = Weight::Rows(normal(QuantFormat::Q4_K, &[4096, hidden]));
     let ids = ints(&[1], Fill::Values(vec![1234.0]));
     list.bench("step/embed", GatherRows::new(table, &ids, &row(hidden)));
+}
+
+/// The ops between the big ones, for 512 tokens.
+fn small(list: &mut List) {
+    let f = DType::F32;
+    let (rows, hidden, ff, heads, d) = (512, 4096, 14336, 32, 128);
+    let of = |e: DType, n: u32| normal(e, &[rows, n]);
+    let x = || of(f, hidden);
+    list.bench(
+        "small/norm_rms",
+        Norm::rms(&x(), &normal(f, &[hidden]), 1e-5, &x()),
+    );
+    list.bench("small/softmax", Softmax::new(&x(), &x()));
+    list.bench("small/silu", Unary::new(Act::Silu, &x(), &x()));
+    list.bench("small/gelu", Unary::new(Act::Gelu, &x(), &x()));
+    list.bench("small/add", Binary::add(&x(), &x(), &x()));
+    list.bench(
+        "small/glu",
+        Glu::new(Act::Silu, &of(f, ff), &of(f, ff), &of(f, ff)),
+    );
+    let sums = normal(f, &[rows]);
+    list.bench("small/reduce_sum", Reduce::new(RedOp::Sum, &x(), 1, &sums));
+    for to in [DType::F32, DType::F16, DType::BF16] {
+        list.bench(
+            format!("small/copy_to_{to}"),
+            Copy::new(&x(), &of(to, hidden)),
+        );
+    }
+    list.bench(
+        "small/copy_from_f16",
+        Copy::new(&of(DType::F16, hidden), &x()),
+    );
+    let turned = super::laid(super::permuted(f, &[hidden, rows], &[1, 0]));
+    list.bench("small/transpose", Copy::new(&turned, &x()));
+    let by_head = || super::laid(super::permuted(f, &[1, rows, heads, d], &[0, 2, 1, 3]));
+    let positions = ints(&[rows], Fill::Values((0..rows).map(f64::from).collect()));
+    for kind in [RopeKind::Interleaved, RopeKind::HalfSplit] {
+        let op = Rope::new(kind, &by_head(), &positions, 5e5, d, &by_head());
+        list.bench(format!("small/rope/{kind:?}"), op);
+    }
+    let logits = normal(f, &[128_256]);
+    for k in [1, 40] {
+        let op = TopK::new(
+            &logits,
+            &normal(f, &[k]),
+            &ints(&[k], Fill::Values(vec![0.0])),
+        );
+        list.bench(format!("small/top_{k}"), op);
+    }
+    for q in [QuantFormat::Q8_0, QuantFormat::Q4_0] {
+        let op = Quantize::new(&x(), &output(q, &[rows, hidden]));
+        list.bench(format!("small/quantize_{q}"), op);
+    }
+    for (table, name) in [
+        (DType::F16.into(), "f16"),
+        (Element::from(QuantFormat::Q4_K), "q4_k"),
+    ] {
+        let table = Weight::Rows(normal(table, &[8192, hidden]));
+        let ids = (0..rows).map(|i| f64::from(i * 7919 % 8192)).collect();
+        let op = GatherRows::new(table, &ints(&[rows], Fill::Values(ids)), &x());
+        list.bench(format!("small/gather_{name}"), op);
+    }
+}
+
+/// Layers of a Stable Diffusion U-Net and its decoder.
+fn images(list: &mut List) {
+    let f = DType::F32;
+    for (name, c, o, size, taps, stride) in [
+        ("unet_64", 320, 320, 64, 3, 1),
+        ("unet_32", 640, 640, 32, 3, 1),
+        ("unet_8", 1280, 1280, 8, 3, 1),
+        ("unet_down", 320, 320, 64, 3, 2),
+        ("project", 320, 320, 64, 1, 1),
+        ("decoder_256", 256, 128, 256, 3, 1),
+    ] {
+        let out = size / stride;
+        let op = Conv2d::new(
+            &normal(f, &[1, c, size, size]),
+            &normal(f, &[o, c, taps, taps]),
+            &output(f, &[1, o, out, out]),
+        );
+        let op = op.stride(stride, stride).pad(taps / 2, taps / 2);
+        list.bench(format!("conv2d/bench/{name}"), op);
+    }
+    let (x, y) = (normal(f, &[1, 320, 32, 32]), output(f, &[1, 320, 64, 64]));
+    list.bench("upsample/bench", Upsample::new(&x, &y));
+    let x = || normal(f, &[1, 320, 64, 64]);
+    let w = || normal(f, &[320]);
+    list.bench(
+        "norm/bench/group",
+        Norm::group(32, &x(), &w(), 1e-5, &x()).bias(&w()),
+    );
 }

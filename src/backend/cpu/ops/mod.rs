@@ -1,6 +1,8 @@
 //! The ops that move or touch each number once, and convolution.
 
 mod conv;
+#[cfg(target_arch = "x86_64")]
+pub(super) mod conv_x86;
 mod copy;
 mod elementwise;
 mod gather;

@@ -119,7 +119,11 @@ pub(in crate::backend::cpu::matmul) fn batch_strides(t: &TensorDesc, y: &TensorD
 }
 
 /// Cells from the start to matrix `b` of y's batches.
-pub(in crate::backend::cpu::matmul) fn batch_offset(strides: &[usize], y: &TensorDesc, mut b: usize) -> usize {
+pub(in crate::backend::cpu::matmul) fn batch_offset(
+    strides: &[usize],
+    y: &TensorDesc,
+    mut b: usize,
+) -> usize {
     let mut at = 0;
     for (axis, stride) in strides.iter().enumerate().rev() {
         let len = y.dim(axis) as usize;
