@@ -49,6 +49,17 @@ fn every_instruction_set() {
 }
 
 #[test]
+#[cfg(target_arch = "aarch64")]
+fn lesser_neon() {
+    for level in [Level::Neon, Level::Dotprod] {
+        let device = cpu::device_at(level, &OpenOptions::default()).unwrap();
+        assert!(!device.info().features.iter().any(|f| f == "i8mm"));
+        verify(&device, level);
+    }
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
 fn avx2() {
     let device = cpu::device_at(Level::Avx2, &OpenOptions::default()).unwrap();
     assert!(!device.info().features.iter().any(|f| f.contains("avx512")));

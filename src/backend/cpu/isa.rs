@@ -2,17 +2,23 @@
 
 use crate::error::{Error, Result};
 
-/// Environment variable that restricts the instruction sets: `portable`, `avx2`, `avx512`.
+/// Environment variable that restricts the instruction sets: `portable`, `avx2`, `avx512`,
+/// `neon`, `dotprod`.
 pub const ISA_VAR: &str = "GRISTMILL_CPU_ISA";
 
-/// A ceiling on instruction sets. Sets of other architectures are cut by `Portable` alone.
+/// A ceiling on instruction sets. Those of another architecture than the one it names are cut by
+/// `Portable` alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// What every processor of the target has.
     Portable,
     /// On x86-64: AVX2, FMA and F16C at most.
     Avx2,
-    /// No ceiling: AVX-512 with VNNI and BF16 where present.
+    /// On AArch64: NEON without extensions.
+    Neon,
+    /// On AArch64: NEON with SDOT at most.
+    Dotprod,
+    /// No ceiling: AVX-512 with VNNI and BF16, NEON with I8MM and BF16 where present.
     Avx512,
 }
 
@@ -22,6 +28,8 @@ impl Level {
         match self {
             Level::Portable => "portable",
             Level::Avx2 => "avx2",
+            Level::Neon => "neon",
+            Level::Dotprod => "dotprod",
             Level::Avx512 => "avx512",
         }
     }
@@ -42,8 +50,10 @@ pub(crate) struct Isa {
     pub neon: bool,
     /// AArch64: SDOT, UDOT (and `neon`).
     pub dotprod: bool,
-    /// AArch64: SMMLA (and `neon`).
+    /// AArch64: SMMLA, USDOT (and `dotprod`).
     pub i8mm: bool,
+    /// AArch64: BFDOT, BFMMLA (and `neon`).
+    pub bf16: bool,
     /// wasm32: 128-bit SIMD.
     pub simd128: bool,
 }
@@ -69,10 +79,12 @@ impl Isa {
         {
             use std::arch::is_aarch64_feature_detected as has;
             let neon = has!("neon");
+            let dotprod = neon && has!("dotprod");
             Isa {
                 neon,
-                dotprod: neon && has!("dotprod"),
-                i8mm: neon && has!("i8mm"),
+                dotprod,
+                i8mm: dotprod && has!("i8mm"),
+                bf16: neon && has!("bf16"),
                 ..Isa::default()
             }
         }
@@ -106,6 +118,17 @@ impl Isa {
                 avx512_bf16: false,
                 ..self
             },
+            Level::Neon => Isa {
+                dotprod: false,
+                i8mm: false,
+                bf16: false,
+                ..self
+            },
+            Level::Dotprod => Isa {
+                i8mm: false,
+                bf16: false,
+                ..self
+            },
             Level::Avx512 => self,
         }
     }
@@ -120,6 +143,7 @@ impl Isa {
             (self.neon, "neon"),
             (self.dotprod, "dotprod"),
             (self.i8mm, "i8mm"),
+            (self.bf16, "bf16"),
             (self.simd128, "simd128"),
         ]
         .into_iter()
@@ -130,13 +154,19 @@ impl Isa {
 }
 
 fn parse(word: &str) -> Result<Level> {
-    [Level::Portable, Level::Avx2, Level::Avx512]
+    let levels = [
+        Level::Portable,
+        Level::Avx2,
+        Level::Neon,
+        Level::Dotprod,
+        Level::Avx512,
+    ];
+    levels
         .into_iter()
         .find(|level| level.name().eq_ignore_ascii_case(word.trim()))
         .ok_or_else(|| {
-            Error::Selection(format!(
-                "{ISA_VAR} is {word:?}; expected portable, avx2 or avx512"
-            ))
+            let words = levels.map(Level::name).join(", ");
+            Error::Selection(format!("{ISA_VAR} is {word:?}; expected one of {words}"))
         })
 }
 
@@ -191,6 +221,16 @@ mod tests {
         assert_eq!(all.masked(Level::Avx512), all);
         assert_eq!(all.masked(Level::Portable), Isa::default());
         assert!(!all.masked(Level::Avx2).avx512);
+        let arm = Isa {
+            neon: true,
+            dotprod: true,
+            i8mm: true,
+            bf16: true,
+            ..Isa::default()
+        };
+        assert_eq!(arm.masked(Level::Avx2), arm);
+        assert_eq!(arm.masked(Level::Neon).words(), ["neon"]);
+        assert_eq!(arm.masked(Level::Dotprod).words(), ["neon", "dotprod"]);
         assert_eq!(parse(" AVX2").unwrap(), Level::Avx2);
         assert!(parse("sse9").unwrap_err().to_string().contains("portable"));
     }

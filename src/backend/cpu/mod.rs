@@ -1,7 +1,8 @@
 //! The host's processor: SIMD kernels picked by run-time detection, portable Rust for the rest.
 //!
 //! Ops run as they are encoded, on the calling thread and the workers of a rayon pool.
-//! `GRISTMILL_CPU_ISA` (`portable`, `avx2`, `avx512`) restricts the instruction sets.
+//! `GRISTMILL_CPU_ISA` (`portable`, `avx2`, `avx512`, `neon`, `dotprod`) restricts the instruction
+//! sets.
 
 mod attention;
 pub mod ceilings;
@@ -14,7 +15,7 @@ mod memory;
 mod ops;
 mod pool;
 mod rows;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod simd;
 mod stream;
 mod view;

@@ -1,8 +1,7 @@
 //! The vector methods against plain arithmetic, for every instruction set that is there.
 
-use super::{Avx2, Avx512, Elem, Simd, math};
+use super::*;
 use crate::{backend::cpu::isa::Isa, op::Act};
-use half::{bf16, f16};
 
 /// `f` of each of `x`.
 #[inline(always)]
@@ -17,14 +16,88 @@ unsafe fn map<S: Simd>(x: &[f32], f: unsafe fn(S::F) -> S::F) -> Vec<f32> {
 
 fn each_set(f: impl Fn(fn(&[f32], Function) -> Vec<f32>)) {
     let isa = Isa::detect();
-    if isa.avx2 {
-        // SAFETY: AVX2 and FMA were detected.
-        f(|x, function| unsafe { function.run::<Avx2>(x) });
+    #[cfg(target_arch = "x86_64")]
+    {
+        if isa.avx2 {
+            // SAFETY: AVX2 and FMA were detected.
+            f(|x, function| unsafe { function.run::<Avx2>(x) });
+        }
+        if isa.avx512 {
+            // SAFETY: AVX-512 was detected.
+            f(|x, function| unsafe { function.run::<Avx512>(x) });
+        }
     }
-    if isa.avx512 {
-        // SAFETY: AVX-512 was detected.
-        f(|x, function| unsafe { function.run::<Avx512>(x) });
+    #[cfg(target_arch = "aarch64")]
+    if isa.neon {
+        // SAFETY: NEON was detected.
+        f(|x, function| unsafe { function.run::<Neon>(x) });
     }
+}
+
+/// `check` for every instruction set that is there, compiled for it.
+macro_rules! on_each_set {
+    ($check:ident) => {{
+        let isa = Isa::detect();
+        #[cfg(target_arch = "x86_64")]
+        {
+            #[target_feature(enable = "avx2,fma,f16c")]
+            unsafe fn avx2() {
+                // SAFETY: the caller saw the features.
+                unsafe { $check::<Avx2>() }
+            }
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+            unsafe fn avx512() {
+                // SAFETY: the caller saw the features.
+                unsafe { $check::<Avx512>() }
+            }
+            if isa.avx2 {
+                // SAFETY: detected.
+                unsafe { avx2() };
+            }
+            if isa.avx512_vnni {
+                // SAFETY: detected.
+                unsafe { avx512() };
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        {
+            #[target_feature(enable = "neon")]
+            unsafe fn neon() {
+                // SAFETY: the caller saw the features.
+                unsafe { $check::<Neon<Widening>>() }
+            }
+            #[target_feature(enable = "neon,dotprod")]
+            unsafe fn dotprod() {
+                // SAFETY: the caller saw the features.
+                unsafe { $check::<Neon<Sdot>>() }
+            }
+            #[target_feature(enable = "neon,dotprod,i8mm")]
+            unsafe fn i8mm() {
+                // SAFETY: the caller saw the features.
+                unsafe { $check::<Neon<Usdot>>() }
+            }
+            if isa.neon {
+                // SAFETY: detected.
+                unsafe { neon() };
+            }
+            if isa.dotprod {
+                // SAFETY: detected.
+                unsafe { dotprod() };
+            }
+            if isa.i8mm {
+                // SAFETY: detected.
+                unsafe { i8mm() };
+            }
+        }
+    }};
+}
+
+#[inline(always)]
+unsafe fn lanes<S: Simd>(v: S::F) -> Vec<f32> {
+    let mut y = vec![0.0; S::LANES];
+    // SAFETY: LANES elements; the caller saw the features.
+    unsafe { S::store(y.as_mut_ptr(), v) };
+    y
 }
 
 #[derive(Clone, Copy)]
@@ -157,4 +230,184 @@ fn halves_round_to_nearest_even_and_keep_nan() {
             );
         }
     });
+}
+
+/// The first `n` of a type's elements, and nothing else, are read and written.
+#[inline(always)]
+unsafe fn partial<S: Simd, T: Elem + PartialEq + std::fmt::Debug>(of: impl Fn(f32) -> T) {
+    let x: Vec<f32> = (0..S::LANES).map(|i| i as f32 - 2.5).collect();
+    for n in 0..=S::LANES {
+        // The allocation ends with the elements.
+        let some: Box<[T]> = x[..n].iter().map(|&x| of(x)).collect();
+        let mut out: Vec<T> = vec![of(99.0); S::LANES + 1];
+        // SAFETY: n elements at both places; the caller saw the features.
+        let v = unsafe {
+            let v = T::load_n::<S>(some.as_ptr(), n);
+            T::store_n::<S>(out.as_mut_ptr(), n, v);
+            lanes::<S>(v)
+        };
+        assert_eq!(v[..n], x[..n]);
+        assert!(v[n..].iter().all(|&v| v == 0.0), "{n}: {v:?}");
+        assert_eq!(out[..n], some[..]);
+        assert!(out[n..].iter().all(|v| *v == of(99.0)), "{n}: {out:?}");
+    }
+    let all: Vec<T> = x.iter().map(|&x| of(x)).collect();
+    // SAFETY: LANES elements; the caller saw the features.
+    assert_eq!(unsafe { lanes::<S>(T::load::<S>(all.as_ptr())) }, x);
+}
+
+#[test]
+fn partial_loads_and_stores_touch_their_elements_alone() {
+    #[inline(always)]
+    unsafe fn check<S: Simd>() {
+        // SAFETY: the caller saw the features.
+        unsafe {
+            partial::<S, f32>(|x| x);
+            partial::<S, f16>(f16::from_f32);
+            partial::<S, bf16>(bf16::from_f32);
+        }
+    }
+    on_each_set!(check);
+}
+
+#[test]
+fn arithmetic_is_that_of_f32() {
+    #[inline(always)]
+    unsafe fn check<S: Simd>() {
+        let n = S::LANES;
+        let (inf, nan) = (f32::INFINITY, f32::NAN);
+        let pick = |list: &[f32]| -> Vec<f32> { (0..n).map(|i| list[i % list.len()]).collect() };
+        let lists = [
+            [1.5, -2.25, 0.0, 3.0e38, -7.5, 1.0e-40, 2.5, -0.5],
+            [0.5, 3.5, -1.5, 2.5, 1.0 + f32::EPSILON, -3.0e38, inf, nan],
+            [nan, 1.0, -inf, 4.0, 1.0 - f32::EPSILON, nan, -1.0, 0.0],
+        ];
+        let same = |got: Vec<f32>, want: &dyn Fn(usize) -> f32, what: &str| {
+            for (i, got) in got.into_iter().enumerate() {
+                let want = want(i);
+                assert!(
+                    got == want || got.is_nan() && want.is_nan(),
+                    "{what}, lane {i}: {got} is not {want}"
+                );
+            }
+        };
+        for [a, b, c] in [[0, 1, 2], [1, 2, 0], [2, 0, 1]] {
+            let (x, y, z) = (pick(&lists[a]), pick(&lists[b]), pick(&lists[c]));
+            // SAFETY: LANES elements; the caller saw the features.
+            unsafe {
+                let load = |v: &Vec<f32>| S::load(v.as_ptr());
+                let (a, b, c) = (load(&x), load(&y), load(&z));
+                same(lanes::<S>(S::add(a, b)), &|i| x[i] + y[i], "add");
+                same(lanes::<S>(S::sub(a, b)), &|i| x[i] - y[i], "sub");
+                same(lanes::<S>(S::mul(a, b)), &|i| x[i] * y[i], "mul");
+                same(lanes::<S>(S::div(a, b)), &|i| x[i] / y[i], "div");
+                same(
+                    lanes::<S>(S::fma(a, b, c)),
+                    &|i| x[i].mul_add(y[i], z[i]),
+                    "fma",
+                );
+                same(
+                    lanes::<S>(S::max(a, b)),
+                    &|i| if x[i] > y[i] { x[i] } else { y[i] },
+                    "max",
+                );
+                same(
+                    lanes::<S>(S::min(a, b)),
+                    &|i| if x[i] < y[i] { x[i] } else { y[i] },
+                    "min",
+                );
+                same(
+                    lanes::<S>(S::round(a)),
+                    &|i| x[i].round_ties_even(),
+                    "round",
+                );
+                for k in 0..=n {
+                    let want = |i| if i < k { x[i] } else { y[i] };
+                    same(lanes::<S>(S::first_n(k, a, b)), &want, "first_n");
+                }
+                same(lanes::<S>(S::splat(x[0])), &|_| x[0], "splat");
+            }
+        }
+        for power in -252i16..=254 {
+            let x = pick(&[1.0, -1.75, 1.0e-3, 3.0]);
+            // SAFETY: LANES elements; the caller saw the features.
+            let got = unsafe {
+                let n = S::splat(f32::from(power));
+                lanes::<S>(S::scale2(S::load(x.as_ptr()), n))
+            };
+            let want = |i| (f64::from(x[i]) * f64::from(power).exp2()) as f32;
+            same(got, &want, "scale2");
+        }
+        for at in 0..n {
+            let mut x: Vec<f32> = (0..n).map(|i| -(i as f32) - 1.0).collect();
+            x[at] = 64.0;
+            // SAFETY: LANES elements; the caller saw the features.
+            unsafe {
+                let v = S::load(x.as_ptr());
+                assert_eq!(S::sum(v), x.iter().sum::<f32>());
+                assert_eq!(S::max_lane(v), 64.0);
+            }
+        }
+    }
+    on_each_set!(check);
+}
+
+#[test]
+fn byte_products_are_exact() {
+    #[inline(always)]
+    unsafe fn check<S: Simd>() {
+        let bytes = 4 * S::LANES;
+        let top = if S::DOT_U8 { 255u32 } else { 127 };
+        let mut seed = 1u32;
+        let mut next = |below: u32| {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (seed >> 8) % below
+        };
+        for round in 0..200 {
+            let w: Vec<u8> = (0..bytes)
+                .map(|_| {
+                    if round == 0 {
+                        top as u8
+                    } else {
+                        next(top + 1) as u8
+                    }
+                })
+                .collect();
+            let ws: Vec<i8> = (0..bytes)
+                .map(|_| {
+                    if round < 2 {
+                        -127
+                    } else {
+                        (next(255) as i32 - 127) as i8
+                    }
+                })
+                .collect();
+            let x: Vec<i8> = (0..bytes)
+                .map(|i| match round {
+                    0 => 127,
+                    1 if i % 2 == 0 => -127,
+                    _ => (next(255) as i32 - 127) as i8,
+                })
+                .collect();
+            // SAFETY: as many bytes as lanes hold; the caller saw the features.
+            unsafe {
+                let start = S::isplat([3u8, 0, 0, 0].as_ptr());
+                let v = S::iload(x.as_ptr().cast());
+                let got = lanes::<S>(S::to_f32(S::dot(start, S::iload(w.as_ptr()), v)));
+                let signed = S::dot_signed(S::shl(start, 4), S::iload(ws.as_ptr().cast()), v);
+                let signed = lanes::<S>(S::to_f32(signed));
+                for lane in 0..S::LANES {
+                    let four = 4 * lane..4 * lane + 4;
+                    let sum: i32 = four
+                        .clone()
+                        .map(|i| i32::from(w[i]) * i32::from(x[i]))
+                        .sum();
+                    assert_eq!(got[lane], (sum + 3) as f32, "lane {lane}");
+                    let sum: i32 = four.map(|i| i32::from(ws[i]) * i32::from(x[i])).sum();
+                    assert_eq!(signed[lane], (sum + 48) as f32, "signed, lane {lane}");
+                }
+            }
+        }
+    }
+    on_each_set!(check);
 }
