@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use gristmill::{
     Activations, Copy, DType, Device, DeviceKind, Op, OpKind, Queue, Registry, Select, TensorDesc,
     backend::cpu::ceilings,
-    bench::{Measurement, Prepared},
+    bench::{Choice, Measurement, Prepared},
     conformance::{Case, Tier, cases, matches},
 };
 use indicatif::{ProgressBar, ProgressStyle};
@@ -31,6 +31,10 @@ pub struct Args {
     /// Every kernel that takes a case, not only the one that would be picked.
     #[arg(long)]
     all_kernels: bool,
+    /// Fail when the kernel that is picked for a case is more than 5% slower than another that
+    /// takes it.
+    #[arg(long)]
+    assert_best: bool,
     /// Seconds per kernel and case.
     #[arg(long, default_value_t = 0.3, allow_negative_numbers = true, value_parser = seconds)]
     seconds: f64,
@@ -99,6 +103,9 @@ pub fn run(args: &Args) -> Result<()> {
     if chosen.is_empty() {
         bail!("no bench case passes the filters");
     }
+    if args.assert_best {
+        return assert_best(&device, &chosen, Duration::from_secs_f64(args.seconds));
+    }
     let limits = limits(&device)?;
     if !args.json {
         println!(
@@ -153,6 +160,76 @@ pub fn run(args: &Args) -> Result<()> {
     roofline(&args.svg, &device, &rows, &limits)
         .with_context(|| format!("cannot write {}", args.svg.display()))?;
     eprintln!("roofline: {}", args.svg.display());
+    Ok(())
+}
+
+/// How much slower than another the picked kernel may be.
+const SLACK: f64 = 1.05;
+/// A kernel that looks too slow is measured this often again, each time for longer.
+const AGAIN: u32 = 3;
+
+/// Fails when a kernel that is picked is not the fastest of those that take the same question.
+fn assert_best(device: &Arc<dyn Device>, chosen: &[Case], budget: Duration) -> Result<()> {
+    let (mut questions, mut worse) = (0, Vec::new());
+    for case in chosen {
+        let failed = || format!("{} on {}", case.name, device.info().id);
+        let Some(mut prepared) = Prepared::new(device, case).with_context(failed)? else {
+            continue;
+        };
+        let all = prepared.choices();
+        // Plain and prepacked weights are two questions.
+        for packed in [false, true] {
+            let list: Vec<Choice> = all.iter().copied().filter(|c| c.packed == packed).collect();
+            let Some(picked) = list.first().map(Choice::to_string) else {
+                continue;
+            };
+            questions += 1;
+            let mut found = None;
+            for again in 0..=AGAIN {
+                let medians = prepared
+                    .race(&list, budget * (again + 1))
+                    .with_context(failed)?;
+                let times: Vec<(f64, &Choice)> = medians
+                    .iter()
+                    .zip(&list)
+                    .filter_map(|(m, c)| Some((m.as_ref()?.as_secs_f64(), c)))
+                    .collect();
+                let best = times.iter().min_by(|a, b| a.0.total_cmp(&b.0));
+                found = match (times.first(), best) {
+                    (Some((own, _)), Some((least, best))) if *own > SLACK * least => {
+                        Some((own / least, **best))
+                    }
+                    _ => None,
+                };
+                if found.is_none() {
+                    break;
+                }
+            }
+            let names = list.len();
+            match found {
+                None => println!("{:<52} {picked:<40} best of {names}", case.name),
+                Some((times, best)) => {
+                    let line = format!(
+                        "{:<52} {picked:<40} {times:.2} x the time of {best}",
+                        case.name
+                    );
+                    println!("{line}");
+                    worse.push(line);
+                }
+            }
+        }
+    }
+    if questions == 0 {
+        bail!("{} runs none of the cases natively", device.info().id);
+    }
+    if !worse.is_empty() {
+        bail!(
+            "{} of {questions} picks are more than 5% slower than another kernel:\n{}",
+            worse.len(),
+            worse.join("\n")
+        );
+    }
+    println!("{questions} picks, each the best");
     Ok(())
 }
 

@@ -28,6 +28,7 @@ pub struct Args {
 
 /// Runs the subcommand.
 pub fn run(args: &Args) -> Result<()> {
+    let start = Instant::now();
     let session = args.model.open()?;
     let (context, vocab) = (session.config.context, session.config.vocab);
     // Generation starts from one token.
@@ -37,6 +38,7 @@ pub fn run(args: &Args) -> Result<()> {
         "context overflow: {capacity} positions exceed this model's context of {context}"
     );
     let mut model = session.load(capacity, 1, false)?;
+    let load = start.elapsed().as_secs_f64();
     let prompt: Vec<u32> = (0..args.pp).map(|i| i.wrapping_mul(7919) % vocab).collect();
     let pp = f64::from(args.pp) / median(args.repeat, || read(&mut model, &prompt))?;
     let tg = f64::from(args.tg) / median(args.repeat, || write(&mut model, args.tg))?;
@@ -46,13 +48,16 @@ pub fn run(args: &Args) -> Result<()> {
         session.precision.name(),
     );
     if args.json {
-        let line = serde_json::json!({ "pp": pp, "tg": tg, "device": id, "precision": precision });
+        let line = serde_json::json!({
+            "pp": pp, "tg": tg, "load": load, "device": id, "precision": precision
+        });
         crate::print_line(line)?;
     } else {
         let file = session.gguf.path().display();
         crate::print_line(format_args!("{file} on {id} at {precision}"))?;
         crate::print_line(format_args!("pp{:<6} {pp:10.1} tokens/s", args.pp))?;
         crate::print_line(format_args!("tg{:<6} {tg:10.1} tokens/s", args.tg))?;
+        crate::print_line(format_args!("load     {load:10.2} s"))?;
     }
     Ok(())
 }

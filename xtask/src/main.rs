@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 mod demo;
 mod model;
+mod peers;
 mod ptx;
 mod test;
 
@@ -23,6 +24,8 @@ enum Command {
     Demo(demo::Args),
     /// Fetch a small real model and print where it is.
     Model(model::Args),
+    /// Measure the kernels beside those of other libraries.
+    Peers(peers::Args),
     /// Build kernels/ptx from kernels/*.cu, or check that it is current and assembles everywhere.
     Ptx(ptx::Args),
     /// Write docs/support.md and the README's table from the conformance suite.
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
     let done = match Args::parse().command {
         Command::Demo(args) => demo::run(&args),
         Command::Model(args) => model::run(&args),
+        Command::Peers(args) => peers::run(&args),
         Command::Ptx(args) => ptx::run(&args),
         Command::Support(args) => demo::support(&args),
         Command::Test(args) => test::run(&args),

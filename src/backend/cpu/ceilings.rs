@@ -22,75 +22,166 @@ pub struct Ceilings {
 
 /// Measures the limits with `threads` threads; takes about a second.
 pub fn ceilings(threads: usize) -> Ceilings {
-    let isa = Isa::detect();
     let threads = threads.max(1);
     Ceilings {
-        f32_flops: rate(threads, || f32_block(isa)),
-        bf16_flops: isa.avx512_bf16.then(|| rate(threads, || bf16_block(isa))),
-        int8_ops: isa.avx512_vnni.then(|| rate(threads, || int8_block(isa))),
+        f32_flops: best(Unit::F32, threads).unwrap_or(0.0),
+        bf16_flops: best(Unit::Bf16, threads),
+        int8_ops: best(Unit::Int8, threads),
         read_bytes: read_rate(threads),
     }
 }
 
-/// Sum over the threads of what `block` counts, per second; the best of a few windows.
-fn rate(threads: usize, block: impl Fn() -> f64 + Sync) -> f64 {
-    const WINDOW: Duration = Duration::from_millis(40);
-    let mut best: f64 = 0.0;
-    for _ in 0..5 {
-        let barrier = Barrier::new(threads);
-        let run = || {
-            barrier.wait();
-            let (start, mut count) = (Instant::now(), 0.0);
-            while start.elapsed() < WINDOW {
-                count += block();
-            }
-            count / start.elapsed().as_secs_f64()
-        };
-        best = best.max(on_threads(threads, &run));
-    }
-    best
+/// An arithmetic unit of a core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Unit {
+    /// f32 multiply-add.
+    F32,
+    /// bf16 dot product.
+    Bf16,
+    /// 8-bit dot product.
+    Int8,
 }
 
-fn on_threads(threads: usize, run: &(dyn Fn() -> f64 + Sync)) -> f64 {
+/// Operations per second of `threads` units at once, measured for the time of `window`; `None`
+/// where there is no such instruction.
+pub fn peak(unit: Unit, threads: usize, window: Duration) -> Option<f64> {
+    let isa = Isa::detect();
+    let threads = threads.max(1);
+    match unit {
+        Unit::F32 => Some(rate(threads, window, || f32_block(isa))),
+        Unit::Bf16 => isa
+            .avx512_bf16
+            .then(|| rate(threads, window, || bf16_block(isa))),
+        Unit::Int8 => isa
+            .avx512_vnni
+            .then(|| rate(threads, window, || int8_block(isa))),
+    }
+}
+
+/// Sum over the threads of what `block` counts, per second.
+fn rate(threads: usize, window: Duration, block: impl Fn() -> f64 + Sync) -> f64 {
+    let barrier = Barrier::new(threads);
+    let run = |_| {
+        barrier.wait();
+        let (start, mut count) = (Instant::now(), 0.0);
+        while start.elapsed() < window {
+            count += block();
+        }
+        count / start.elapsed().as_secs_f64()
+    };
+    on_threads((0..threads).collect(), &run).into_iter().sum()
+}
+
+/// The best of a few windows.
+fn best(unit: Unit, threads: usize) -> Option<f64> {
+    (0..5)
+        .filter_map(|_| peak(unit, threads, Duration::from_millis(40)))
+        .reduce(f64::max)
+}
+
+/// One run for each of `parts`, the first on the calling thread.
+fn on_threads<P: Send>(parts: Vec<P>, run: &(dyn Fn(P) -> f64 + Sync)) -> Vec<f64> {
+    let mut parts = parts.into_iter();
+    let Some(first) = parts.next() else {
+        return Vec::new();
+    };
     std::thread::scope(|s| {
-        let others: Vec<_> = (1..threads).map(|_| s.spawn(run)).collect();
-        let own = run();
+        let others: Vec<_> = parts.map(|p| s.spawn(move || run(p))).collect();
+        let mut all = vec![run(first)];
         // A thread that panicked counts nothing.
-        own + others
-            .into_iter()
-            .map(|t| t.join().unwrap_or(0.0))
-            .sum::<f64>()
+        all.extend(others.into_iter().map(|t| t.join().unwrap_or(0.0)));
+        all
     })
 }
 
-/// Streams a buffer much larger than the caches, a part per thread, in two streams each.
+/// Bytes per second at which `threads` threads read `data` once, a part each, in two streams.
+pub fn read(data: &[u64], threads: usize) -> f64 {
+    let isa = Isa::detect();
+    let threads = threads.max(1);
+    let barrier = Barrier::new(threads);
+    let run = |part: &[u64]| {
+        barrier.wait();
+        let start = Instant::now();
+        black_box(read_part(isa, part));
+        start.elapsed().as_secs_f64()
+    };
+    let part = (data.len() / threads / 32 * 32).max(1);
+    let parts: Vec<&[u64]> = data.chunks_exact(part).take(threads).collect();
+    if parts.len() < threads {
+        return 0.0;
+    }
+    let slowest = on_threads(parts, &run).into_iter().fold(0.0, f64::max);
+    (part * threads * 8) as f64 / slowest
+}
+
+/// Bytes per second at which `threads` threads overwrite `data` once, a part each, with stores
+/// that bypass the caches where there are such.
+pub fn store(data: &mut [u64], threads: usize) -> f64 {
+    let threads = threads.max(1);
+    let barrier = Barrier::new(threads);
+    let run = |part: &mut [u64]| {
+        barrier.wait();
+        let start = Instant::now();
+        store_part(part);
+        start.elapsed().as_secs_f64()
+    };
+    let part = (data.len() / threads / 8 * 8).max(1);
+    let parts: Vec<&mut [u64]> = data.chunks_exact_mut(part).take(threads).collect();
+    if parts.len() < threads {
+        return 0.0;
+    }
+    let slowest = on_threads(parts, &run).into_iter().fold(0.0, f64::max);
+    (part * threads * 8) as f64 / slowest
+}
+
+#[cfg(target_arch = "x86_64")]
+fn read_part(isa: Isa, part: &[u64]) -> u64 {
+    if isa.avx512 {
+        // SAFETY: AVX-512F was detected.
+        return unsafe { x86::read_avx512(part) };
+    }
+    portable_read(part)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn read_part(_: Isa, part: &[u64]) -> u64 {
+    portable_read(part)
+}
+
+#[inline(always)]
+fn portable_read(part: &[u64]) -> u64 {
+    let (a, b) = part.split_at(part.len() / 2);
+    let mut sums = [0u64; 32];
+    for (x, y) in a.chunks_exact(16).zip(b.chunks_exact(16)) {
+        for i in 0..16 {
+            sums[i] |= x[i];
+            sums[16 + i] |= y[i];
+        }
+    }
+    sums.iter().fold(0, |a, b| a | b)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn store_part(part: &mut [u64]) {
+    use std::arch::x86_64::{_mm_sfence, _mm_stream_si64};
+    for x in part {
+        // SAFETY: SSE2 belongs to x86-64, and `x` is an aligned place of 8 bytes.
+        unsafe { _mm_stream_si64(std::ptr::from_mut(x).cast(), 1) };
+    }
+    // SAFETY: SSE belongs to x86-64.
+    unsafe { _mm_sfence() };
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn store_part(part: &mut [u64]) {
+    part.fill(black_box(1));
+}
+
+/// The best of a few reads of a buffer much larger than the caches.
 fn read_rate(threads: usize) -> f64 {
     const BYTES: usize = 128 << 20;
     let data: Vec<u64> = (0..BYTES / 8).map(|i| i as u64).collect();
-    let mut best: f64 = 0.0;
-    for _ in 0..4 {
-        let barrier = Barrier::new(threads);
-        let next = std::sync::atomic::AtomicUsize::new(0);
-        let run = || {
-            let part = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            let len = data.len() / threads;
-            let mine = &data[part * len..][..len];
-            barrier.wait();
-            let start = Instant::now();
-            let (a, b) = mine.split_at(len / 2);
-            let mut sums = [0u64; 32];
-            for (x, y) in a.chunks_exact(16).zip(b.chunks_exact(16)) {
-                for i in 0..16 {
-                    sums[i] ^= x[i];
-                    sums[16 + i] ^= y[i];
-                }
-            }
-            black_box(sums);
-            (len * 8) as f64 / start.elapsed().as_secs_f64()
-        };
-        best = best.max(on_threads(threads, &run));
-    }
-    best
+    (0..4).map(|_| read(&data, threads)).fold(0.0, f64::max)
 }
 
 /// Rounds of one block; each round is one operation on each of 12 accumulators.
@@ -162,6 +253,27 @@ mod x86 {
     use std::arch::x86_64::*;
 
     #[target_feature(enable = "avx512f")]
+    pub(super) fn read_avx512(part: &[u64]) -> u64 {
+        let (a, b) = part.split_at(part.len() / 2);
+        let mut sums = [_mm512_setzero_si512(); 8];
+        for (x, y) in a.as_chunks::<32>().0.iter().zip(b.as_chunks::<32>().0) {
+            for i in 0..4 {
+                // SAFETY: 8 words from 8 i on are inside the 32 words of `x` and of `y`.
+                let (x, y) = unsafe {
+                    (
+                        _mm512_loadu_si512(x.as_ptr().add(8 * i).cast()),
+                        _mm512_loadu_si512(y.as_ptr().add(8 * i).cast()),
+                    )
+                };
+                sums[i] = _mm512_or_si512(sums[i], x);
+                sums[4 + i] = _mm512_or_si512(sums[4 + i], y);
+            }
+        }
+        let all = sums.into_iter().reduce(|a, b| _mm512_or_si512(a, b));
+        all.map_or(0, |all| _mm512_reduce_or_epi64(all) as u64)
+    }
+
+    #[target_feature(enable = "avx512f")]
     pub(super) fn f32_avx512() {
         let (a, b) = (
             _mm512_set1_ps(black_box(1.0)),
@@ -225,5 +337,8 @@ mod tests {
     fn limits_are_positive() {
         let c = super::ceilings(1);
         assert!(c.f32_flops > 1e8 && c.read_bytes > 1e8, "{c:?}");
+        let mut some = vec![0u64; 1 << 16];
+        assert!(super::store(&mut some, 2) > 1e6 && some.iter().all(|&x| x == 1));
+        assert!(super::read(&some, 2) > 1e6 && super::read(&some[..1], 2) == 0.0);
     }
 }

@@ -1,10 +1,11 @@
 //! Cases of a size worth timing; the soak tier verifies them too.
 
-use super::{FLOATS, List, formats, ints, normal, output};
+use super::{FLOATS, List, desc, formats, ints, normal, output};
 use crate::{
     Act, Attention, Binary, Conv2d, Copy, DType, Dequantize, Element, GatherRows, Glu, KvWrite,
     MatMul, MatMulMany, Norm, Part, Precision, QuantFormat, Quantize, RedOp, Reduce, Rope,
-    RopeKind, Softmax, TopK, Unary, Upsample, Weight, conformance::Fill,
+    RopeKind, Softmax, TopK, Unary, Upsample, Weight,
+    conformance::{Fill, Spec},
 };
 
 pub(super) fn add(list: &mut List) {
@@ -16,32 +17,47 @@ pub(super) fn add(list: &mut List) {
     images(list);
 }
 
+/// Formats whose every shape is timed; the others have the common ones.
+const WIDELY_USED: [QuantFormat; 6] = [
+    QuantFormat::Q4_0,
+    QuantFormat::Q8_0,
+    QuantFormat::Q4_K,
+    QuantFormat::Q6_K,
+    QuantFormat::IQ4_XS,
+    QuantFormat::MXFP4,
+];
+
+/// [M, N, K] for every element type.
+const COMMON: [(u32, u32, u32); 3] = [(1, 4096, 4096), (8, 4096, 4096), (128, 2048, 2048)];
+/// [M, N, K] of decoding, of small batches and of prompts in models from 135M to 8B.
+const SHAPES: [(u32, u32, u32); 10] = [
+    (512, 2048, 2048),
+    (4, 4096, 4096),
+    (16, 4096, 4096),
+    (1, 14336, 4096),
+    (1, 4096, 14336),
+    (16, 2048, 2048),
+    (1, 1536, 576),
+    (16, 576, 1536),
+    (128, 1536, 576),
+    (512, 576, 1536),
+];
+
 fn matmul(list: &mut List) {
-    let quantized = [
-        QuantFormat::Q4_0,
-        QuantFormat::Q8_0,
-        QuantFormat::Q4_K,
-        QuantFormat::Q6_K,
-        QuantFormat::IQ4_XS,
-        QuantFormat::MXFP4,
-    ];
-    for e in FLOATS
-        .into_iter()
-        .map(Element::from)
-        .chain(quantized.into_iter().map(Element::from))
-    {
-        for (m, n, k) in [
-            (1, 4096, 4096),
-            (8, 4096, 4096),
-            (128, 2048, 2048),
-            (512, 2048, 2048),
-        ] {
-            let quant = e.quant().is_some();
-            let (precision, word) = match (quant, e == DType::F32.into()) {
-                (true, _) => (Precision::Q8, "q8"),
-                (_, true) => (Precision::F32, "exact"),
-                _ => (Precision::HALF, "half"),
-            };
+    let formats = formats().map(|(q, ..)| Element::from(q));
+    for e in FLOATS.into_iter().map(Element::from).chain(formats) {
+        let quant = e.quant();
+        let rare = quant.is_some_and(|q| !WIDELY_USED.contains(&q));
+        let (precision, word) = match (quant, e == DType::F32.into()) {
+            (Some(_), _) => (Precision::Q8, "q8"),
+            (_, true) => (Precision::F32, "exact"),
+            _ => (Precision::HALF, "half"),
+        };
+        let shapes = COMMON.iter().chain(if rare { &[][..] } else { &SHAPES });
+        for &(m, n, k) in shapes {
+            if quant.is_some_and(|q| !(k as usize).is_multiple_of(q.block_len())) {
+                continue;
+            }
             let op = MatMul::new(
                 &normal(DType::F32, &[m, k]),
                 Weight::Rows(normal(e, &[n, k])),
@@ -51,16 +67,39 @@ fn matmul(list: &mut List) {
             list.bench(format!("mat_mul/bench/{e}/{word}/m{m}n{n}k{k}"), op);
         }
     }
+    let int8 = |shape: &[u32]| Spec::new(desc(DType::I8, shape), Fill::Ints(-127, 128));
+    for (m, n, k) in COMMON.into_iter().chain(SHAPES) {
+        let op = MatMul::new(
+            &int8(&[m, k]),
+            Weight::Rows(int8(&[n, k])),
+            &output(DType::I32, &[m, n]),
+        );
+        list.bench(format!("mat_mul/bench/i8/exact/m{m}n{n}k{k}"), op);
+    }
 }
 
 fn attention(list: &mut List) {
     for (name, heads, kv_heads, d, sq, kv) in [
-        ("decode", 32, 8, 128, 1, 4096),
+        ("decode", 32, 8, 128u32, 1, 4096),
+        ("decode", 32, 8, 128, 1, 16384),
         ("decode_mqa", 32, 1, 128, 1, 4096),
+        ("prefill", 32, 8, 64, 512, 512),
         ("prefill", 32, 8, 128, 512, 512),
+        ("prefill", 16, 4, 256, 512, 512),
+        ("self", 2, 2, 40, 4096, 4096),
         ("cross", 8, 8, 40, 1024, 77),
     ] {
-        for e in [DType::F32, DType::F16] {
+        let elements: [Element; 4] = [
+            DType::F32.into(),
+            DType::F16.into(),
+            DType::BF16.into(),
+            QuantFormat::Q8_0.into(),
+        ];
+        for e in elements {
+            let quant = e.quant().is_some();
+            if quant && !d.is_multiple_of(32) {
+                continue;
+            }
             let mut op = Attention::dense(
                 &normal(DType::F32, &[1, heads, sq, d]),
                 &normal(e, &[1, kv_heads, kv, d]),
@@ -69,8 +108,12 @@ fn attention(list: &mut List) {
                 1.0 / (d as f32).sqrt(),
                 &output(DType::F32, &[1, heads, sq, d]),
             )
-            .precision(Precision::HALF);
-            op.causal = name != "cross";
+            .precision(if quant {
+                Precision::Q8
+            } else {
+                Precision::HALF
+            });
+            op.causal = !matches!(name, "cross" | "self");
             list.bench(format!("attention/bench/{name}/{e}/q{sq}kv{kv}d{d}"), op);
         }
     }
