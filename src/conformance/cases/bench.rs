@@ -206,7 +206,7 @@ fn small(list: &mut List) {
         "small/glu",
         Glu::new(Act::Silu, &of(f, ff), &of(f, ff), &of(f, ff)),
     );
-    let sums = normal(f, &[rows]);
+    let sums = normal(f, &[rows, 1]);
     list.bench("small/reduce_sum", Reduce::new(RedOp::Sum, &x(), 1, &sums));
     for to in [DType::F32, DType::F16, DType::BF16] {
         list.bench(
