@@ -406,6 +406,9 @@ pub fn measure(
 /// Registers every kernel of `device` for every bench case that passes, under
 /// `{device}/{kernel}/{case}`. Throughput is in flops (criterion's elements) where there are 8 or
 /// more to a byte, else in bytes. Operands are uploaded only when criterion runs the bench.
+///
+/// # Panics
+/// A kernel fails on a case that it said it takes, or memory is full: there is no number to report.
 pub fn register(criterion: &mut Criterion, device: &Arc<dyn Device>, filter: &BenchFilter) {
     let mut group = criterion.benchmark_group(device.info().id.to_string());
     for case in filter.cases() {
@@ -413,7 +416,7 @@ pub fn register(criterion: &mut Criterion, device: &Arc<dyn Device>, filter: &Be
         let list = match choices(device, &question) {
             Ok(list) => list,
             Err(e) => {
-                log::warn!("{}: {e}", case.name);
+                eprintln!("{}: {e}", case.name);
                 continue;
             }
         };
@@ -428,30 +431,26 @@ pub fn register(criterion: &mut Criterion, device: &Arc<dyn Device>, filter: &Be
             let id = BenchmarkId::new(choice.to_string(), &case.name);
             group.bench_function(id, |b| {
                 let mut prepared = prepared.borrow_mut();
-                if prepared.is_none() {
-                    *prepared = Prepared::new(device, &case).unwrap_or_else(|e| {
-                        log::error!("{}: {e}", case.name);
-                        None
-                    });
-                }
-                let Some(prepared) = prepared.as_mut() else {
-                    return;
-                };
-                b.iter_custom(|n| {
-                    prepared.run(choice, n).unwrap_or_else(|e| {
-                        log::error!("{}: {choice}: {e}", case.name);
-                        // Criterion divides by the time.
-                        Duration::from_secs(n.max(1))
-                    })
+                let prepared = prepared.get_or_insert_with(|| {
+                    let made = done(Prepared::new(device, &case), &case, choice);
+                    made.expect("the device took the case when it was asked")
                 });
+                b.iter_custom(|n| done(prepared.run(choice, n), &case, choice));
             });
         }
     }
     group.finish();
 }
 
+fn done<T>(result: Result<T>, case: &Case, choice: &Choice) -> T {
+    result.unwrap_or_else(|e| panic!("{} by {choice}: {e}", case.name))
+}
+
 /// [`register`] on the device that `GRISTMILL_DEVICE` names, or on every device of this machine
-/// that is not a GPU emulated in software.
+/// that is not a GPU emulated in software. Says on standard error which there are.
+///
+/// # Panics
+/// `GRISTMILL_DEVICE` names no device that opens; as [`register`].
 pub fn register_all(criterion: &mut Criterion, filter: &BenchFilter) {
     for device in devices() {
         register(criterion, &device, filter);
@@ -462,22 +461,22 @@ fn devices() -> Vec<Arc<dyn Device>> {
     let registry = Registry::builtin();
     if std::env::var_os(DEVICE_VAR).is_some() {
         let opened = Select::from_env().and_then(|s| registry.open_blocking(&s));
-        return opened
-            .inspect_err(|e| log::error!("{DEVICE_VAR}: {e}"))
-            .into_iter()
-            .collect();
+        return vec![opened.unwrap_or_else(|e| panic!("{DEVICE_VAR}: {e}"))];
     }
     let mut all = Vec::new();
     for (backend, found) in pollster::block_on(registry.probe()) {
-        match found {
-            Err(e) => log::info!("{backend}: {e}"),
-            Ok(list) => {
-                for info in list.iter().filter(|i| i.kind != DeviceKind::SoftwareGpu) {
-                    match registry.open_blocking(&Select::Named(vec![info.id.clone()])) {
-                        Ok(device) => all.push(device),
-                        Err(e) => log::warn!("{}: {e}", info.id),
-                    }
-                }
+        let list = found.unwrap_or_else(|e| {
+            eprintln!("{backend}: {e}");
+            Vec::new()
+        });
+        for info in list {
+            if info.kind == DeviceKind::SoftwareGpu {
+                eprintln!("{}: software; {DEVICE_VAR} picks it", info.id);
+                continue;
+            }
+            match registry.open_blocking(&Select::Named(vec![info.id.clone()])) {
+                Ok(device) => all.push(device),
+                Err(e) => eprintln!("{}: {e}", info.id),
             }
         }
     }
