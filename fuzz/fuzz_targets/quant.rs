@@ -31,13 +31,21 @@ fuzz_target!(|data: &[u8]| {
         .collect();
     let whole = patterns.len() / len * len;
     // The codebook searches take milliseconds a block: one is enough.
-    for x in [&patterns[..whole.min(2 * len)], &numbers[..numbers.len().min(len)]] {
+    for x in [
+        &patterns[..whole.min(2 * len)],
+        &numbers[..numbers.len().min(len)],
+    ] {
         let mut out = vec![0xAA; x.len() / len * size];
         match format.encode(x, &mut out) {
             Ok(()) => {
                 let mut back = vec![f32::NAN; x.len()];
-                format.decode(&out, &mut back).expect("encoded blocks decode");
-                assert!(back.iter().all(|v| v.is_finite()), "{format}: {x:?} gives {back:?}");
+                format
+                    .decode(&out, &mut back)
+                    .expect("encoded blocks decode");
+                assert!(
+                    back.iter().all(|v| v.is_finite()),
+                    "{format}: {x:?} gives {back:?}"
+                );
                 let largest = x.iter().fold(0f32, |m, v| m.max(v.abs()));
                 let error = x.iter().zip(&back).fold(0f64, |m, (a, b)| {
                     m.max((f64::from(*a) - f64::from(*b)).abs())
@@ -48,8 +56,7 @@ fuzz_target!(|data: &[u8]| {
                 assert!(error <= bound, "{format}: {x:?} gives {back:?}");
             }
             Err(_) => assert!(
-                !format.can_encode()
-                    || x.iter().any(|v| !v.is_finite() || v.abs() > 1e3),
+                !format.can_encode() || x.iter().any(|v| !v.is_finite() || v.abs() > 1e3),
                 "{format} refuses {x:?}"
             ),
         }

@@ -54,7 +54,9 @@ pub fn order(queue: &mut Queue, op: &Op<TensorDesc>, tape: &mut Tape<'_>) -> Res
         let bytes: Vec<u8> = (0..all.span_bytes() as usize)
             .map(|i| match d.plain() {
                 // Ids, slots and lengths that are mostly near the valid range.
-                Some(DType::I32 | DType::U32) if small && i % 4 == 0 => seed[i / 4 % seed.len()] % 8,
+                Some(DType::I32 | DType::U32) if small && i % 4 == 0 => {
+                    seed[i / 4 % seed.len()] % 8
+                }
                 Some(DType::I32 | DType::U32) if small => 0,
                 _ => seed[i % seed.len()].wrapping_add((i / seed.len()) as u8),
             })

@@ -19,16 +19,19 @@
 mod case;
 mod cases;
 mod fill;
+mod filter;
 mod report;
 mod run;
 mod support;
 pub mod tolerance;
+mod truth;
 
 pub use case::{Case, Memory, Placed, Spec, Tier, matches};
 pub use cases::cases;
 pub use fill::Fill;
+pub use filter::{Expect, Filter};
 pub use report::{Outcome, Path, Report, Status};
-pub use run::{Expect, Filter, Progress, run, run_async, run_cases};
+pub use run::{Progress, run, run_async, run_cases};
 pub use support::support_matrix;
 
 #[cfg(feature = "bench")]

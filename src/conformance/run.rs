@@ -1,138 +1,25 @@
 //! The runner.
 
 use super::{
-    case::{Case, Memory, Placed, Tier, matches},
+    case::{Case, Memory, Placed},
     cases::cases,
+    filter::{Expect, Filter},
     report::{Outcome, Path, Report, Status},
-    tolerance::{self, Verdict},
+    tolerance,
+    truth::{Truth, encoder_input},
 };
 use crate::{
     device::{Device, KernelId, Support, Usage},
-    element::{DType, Element},
+    element::DType,
     error::{Error, Result},
     layout::TensorDesc,
-    op::{Op, OpKind, Weight},
+    op::{Op, Weight},
     queue::Queue,
-    reference::{self, Array, Nd, Output},
+    reference,
     route::{Fallback, Route},
     tensor::{Buffer, Tensor},
 };
 use std::sync::Arc;
-
-/// Which cases and kernels to run.
-#[derive(Clone, Debug, Default)]
-pub struct Filter {
-    /// Cases up to this tier.
-    pub tier: Tier,
-    /// Part of the case's name, or a pattern with `*` and `?`.
-    pub name: Option<String>,
-    /// One op.
-    pub op: Option<OpKind>,
-    /// Part of the kernel's name, or a pattern.
-    pub kernel: Option<String>,
-    /// Run ops that the device refuses in parts, where they have parts.
-    pub decompose: bool,
-}
-
-impl Filter {
-    /// Every case of a tier.
-    pub fn new(tier: Tier) -> Self {
-        Filter {
-            tier,
-            ..Filter::default()
-        }
-    }
-
-    /// Only cases whose name matches.
-    #[must_use]
-    pub fn name(mut self, pattern: impl Into<String>) -> Self {
-        self.name = Some(pattern.into());
-        self
-    }
-
-    /// Only cases of one op.
-    #[must_use]
-    pub fn op(mut self, op: OpKind) -> Self {
-        self.op = Some(op);
-        self
-    }
-
-    /// Only kernels whose name matches.
-    #[must_use]
-    pub fn kernel(mut self, pattern: impl Into<String>) -> Self {
-        self.kernel = Some(pattern.into());
-        self
-    }
-
-    /// Also runs refused ops in parts.
-    #[must_use]
-    pub fn decompose(mut self) -> Self {
-        self.decompose = true;
-        self
-    }
-
-    /// Does a case pass, its tier aside?
-    pub fn accepts(&self, case: &Case) -> bool {
-        self.op.is_none_or(|op| case.op.kind() == op)
-            && self.name.as_ref().is_none_or(|p| matches(p, &case.name))
-    }
-
-    fn accepts_kernel(&self, kernel: Option<KernelId>) -> bool {
-        match (&self.kernel, kernel) {
-            (None, _) => true,
-            (Some(p), Some(id)) => matches(p, id.0),
-            (Some(_), None) => false,
-        }
-    }
-}
-
-/// Expected shortcomings as data: (pattern, reason). A pattern is matched with the case's name and
-/// with `kernel@case`, as [`matches()`] does.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Expect<'a> {
-    /// Cases that must be refused; running one is a failure.
-    pub unsupported: &'a [(&'a str, &'a str)],
-    /// Cases that must fail; passing is a failure.
-    pub failing: &'a [(&'a str, &'a str)],
-    /// Every other refusal is a failure.
-    pub complete: bool,
-}
-
-impl Expect<'_> {
-    fn find<'a>(list: &[(&'a str, &'a str)], case: &str, kernel: Option<&str>) -> Option<&'a str> {
-        let full = kernel.map(|k| format!("{k}@{case}"));
-        list.iter()
-            .find(|(p, _)| matches(p, case) || full.as_ref().is_some_and(|f| matches(p, f)))
-            .map(|(_, reason)| *reason)
-    }
-
-    fn judge(&self, case: &str, kernel: Option<&str>, status: Status) -> Status {
-        let refusal = Expect::find(self.unsupported, case, kernel);
-        let failure = Expect::find(self.failing, case, kernel);
-        match status {
-            Status::Refused(why) => match refusal {
-                Some(reason) => Status::ExpectedRefusal(reason.to_owned()),
-                None if self.complete => {
-                    Status::Failed(format!("refused, which is not expected: {why}"))
-                }
-                None => Status::Refused(why),
-            },
-            Status::Passed if refusal.is_some() => Status::UnexpectedPass(format!(
-                "runs, but is listed as unsupported: {}",
-                refusal.unwrap_or_default()
-            )),
-            Status::Passed if failure.is_some() => Status::UnexpectedPass(format!(
-                "passes, but is listed as failing: {}",
-                failure.unwrap_or_default()
-            )),
-            Status::Failed(why) => match failure {
-                Some(reason) => Status::ExpectedFailure(format!("{reason} ({why})")),
-                None => Status::Failed(why),
-            },
-            other => other,
-        }
-    }
-}
 
 /// Where a run is.
 #[derive(Clone, Copy, Debug)]
@@ -531,103 +418,4 @@ fn has_rows(op: &Op<TensorDesc>) -> bool {
         op,
         Op::MatMul(_) | Op::MatMulMany(_) | Op::GroupedMatMul(_) | Op::GatherRows(_)
     )
-}
-
-/// What an encoder was given, where the op is one.
-fn encoder_input(op: &Op<Array>) -> Option<Vec<f64>> {
-    match op {
-        Op::Quantize(a) => Some(Nd::of(&a.x).v),
-        _ => None,
-    }
-}
-
-/// What a case should give.
-struct Truth {
-    want: Vec<Output>,
-    encoded: Option<Vec<f64>>,
-}
-
-impl Truth {
-    /// Every byte outside the outputs is as it was, every number within them as it should be.
-    fn judge(&self, memory: &Memory, after: &[Vec<u8>], c: f64) -> Verdict {
-        for (b, ((before, now), writes)) in memory
-            .buffers
-            .iter()
-            .zip(after)
-            .zip(&memory.writes)
-            .enumerate()
-        {
-            if let Some(at) = first_change(before, now, writes) {
-                return Verdict {
-                    worst: f64::INFINITY,
-                    nmse: 0.0,
-                    failure: Some(format!(
-                        "byte {at} of buffer {b}, which no output holds, was changed ({})",
-                        inhabitants(memory, b)
-                    )),
-                };
-            }
-        }
-        let mut total = Verdict::default();
-        let mut outputs = self.want.iter();
-        memory.op.visit(|arg, p| {
-            if !arg.role.writes() {
-                return;
-            }
-            let Some(want) = outputs.next() else { return };
-            let got = Nd::of(&Array {
-                desc: p.desc,
-                bytes: Arc::new(after[p.buffer].clone()),
-                byte_offset: p.byte_offset,
-            });
-            let verdict = match (&self.encoded, p.desc.element) {
-                (Some(x), Element::Quant(q)) => {
-                    tolerance::compare_encoded(x, want, &got.v, is_search(q))
-                }
-                (_, element) => tolerance::compare(want, &got.v, element, c),
-            };
-            total.worst = total.worst.max(verdict.worst);
-            total.nmse = total.nmse.max(verdict.nmse);
-            if total.failure.is_none() {
-                total.failure = verdict.failure;
-            }
-        });
-        total
-    }
-}
-
-/// Formats whose encoder searches, rather than follows a closed formula.
-fn is_search(q: crate::quant::QuantFormat) -> bool {
-    use crate::quant::QuantFormat::*;
-    !matches!(
-        q,
-        Q4_0 | Q4_1 | Q5_0 | Q5_1 | Q8_0 | Q8_1 | Q8_K | TQ1_0 | TQ2_0 | MXFP4 | Q1_0 | Q2_0
-    )
-}
-
-fn first_change(before: &[u8], after: &[u8], writes: &[std::ops::Range<usize>]) -> Option<usize> {
-    let mut sorted: Vec<_> = writes.to_vec();
-    sorted.sort_by_key(|r| r.start);
-    let mut at = 0;
-    for r in sorted.iter().chain([&(before.len()..before.len())]) {
-        if at < r.start
-            && let Some(i) = (at..r.start).find(|&i| before[i] != after[i])
-        {
-            return Some(i);
-        }
-        at = at.max(r.end);
-    }
-    None
-}
-
-/// The operands of a buffer, in words.
-fn inhabitants(memory: &Memory, buffer: usize) -> String {
-    let mut words = Vec::new();
-    memory.op.visit(|arg, p| {
-        if p.buffer == buffer {
-            let (start, end) = (p.byte_offset, p.byte_offset + p.desc.span_bytes());
-            words.push(format!("{} is at {start}..{end}", arg.name));
-        }
-    });
-    words.join(", ")
 }

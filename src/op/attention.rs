@@ -3,6 +3,7 @@
 use super::{
     Arg, Arguments, OpKind, Precision, Rules,
     check::{Checker, product},
+    epilogue::precision_setter,
     map_opt,
 };
 use crate::{
@@ -298,12 +299,7 @@ impl<T: Clone> Attention<T> {
         self
     }
 
-    /// Accepts less precise arithmetic.
-    #[must_use]
-    pub fn precision(mut self, precision: Precision) -> Self {
-        self.precision = precision;
-        self
-    }
+    precision_setter!();
 }
 
 impl<T> From<u32> for Scalar<T> {

@@ -3,7 +3,7 @@
 use super::{
     Act, Arg, Arguments, Epilogue, OpKind, Precision, Rules,
     check::{Checker, product},
-    epilogue::epilogue_setters,
+    epilogue::{epilogue_setters, precision_setter},
 };
 use crate::{error::Result, layout::TensorDesc};
 
@@ -100,12 +100,7 @@ impl<T: Clone> Conv2d<T> {
 
     epilogue_setters!(T);
 
-    /// Accepts less precise arithmetic.
-    #[must_use]
-    pub fn precision(mut self, precision: Precision) -> Self {
-        self.precision = precision;
-        self
-    }
+    precision_setter!();
 }
 
 impl<T> Arguments<T> for Conv2d<T> {

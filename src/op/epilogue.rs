@@ -148,3 +148,15 @@ macro_rules! epilogue_setters {
     };
 }
 pub(super) use epilogue_setters;
+
+macro_rules! precision_setter {
+    () => {
+        /// Accepts less precise arithmetic.
+        #[must_use]
+        pub fn precision(mut self, precision: Precision) -> Self {
+            self.precision = precision;
+            self
+        }
+    };
+}
+pub(super) use precision_setter;

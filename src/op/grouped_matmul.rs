@@ -3,7 +3,7 @@
 use super::{
     Act, Arg, Arguments, OpKind, Precision, Rules,
     check::{Checker, product},
-    epilogue::{Epilogue, epilogue_setters},
+    epilogue::{Epilogue, epilogue_setters, precision_setter},
     matmul::check_elements,
     weight::Weight,
 };
@@ -67,12 +67,7 @@ impl<T: Clone> GroupedMatMul<T> {
 
     epilogue_setters!(T);
 
-    /// Accepts less precise arithmetic.
-    #[must_use]
-    pub fn precision(mut self, precision: Precision) -> Self {
-        self.precision = precision;
-        self
-    }
+    precision_setter!();
 }
 
 impl<T> Arguments<T> for GroupedMatMul<T> {

@@ -3,7 +3,7 @@
 use super::{
     Act, Arg, Arguments, OpKind, Precision, Rules,
     check::{Checker, product},
-    epilogue::{Epilogue, epilogue_setters},
+    epilogue::{Epilogue, epilogue_setters, precision_setter},
     weight::Weight,
 };
 use crate::{
@@ -91,12 +91,7 @@ impl<T: Clone> MatMul<T> {
 
     epilogue_setters!(T);
 
-    /// Accepts less precise arithmetic.
-    #[must_use]
-    pub fn precision(mut self, precision: Precision) -> Self {
-        self.precision = precision;
-        self
-    }
+    precision_setter!();
 }
 
 impl<T> Arguments<T> for MatMul<T> {
@@ -248,12 +243,7 @@ impl<T: Clone> MatMulMany<T> {
         }
     }
 
-    /// Accepts less precise arithmetic.
-    #[must_use]
-    pub fn precision(mut self, precision: Precision) -> Self {
-        self.precision = precision;
-        self
-    }
+    precision_setter!();
 
     /// The products as ops of their own.
     pub fn split(&self) -> impl Iterator<Item = MatMul<T>> + '_ {

@@ -1,7 +1,7 @@
 //! Copy: kernels/cast.cu for rows that change type, kernels/copy.cu for everything else.
 
+use super::args::Args;
 use super::dequantize::{unsupported, wrong_op};
-use super::driver::Args;
 use super::geometry::{Axis, collapse, count, linear};
 use super::rows::{DeviceEnv, Sink, View, float, question, stride};
 use crate::{

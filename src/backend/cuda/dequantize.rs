@@ -1,6 +1,6 @@
 //! Dequantize: kernels/dequant.cu.
 
-use super::driver::Args;
+use super::args::Args;
 use super::geometry::{Axis, collapse, count, for_each, linear};
 use super::rows::{
     DeviceEnv, Format, Scratch, Sink, View, float, format, question, row_contiguous, stride,

@@ -9,6 +9,7 @@ use std::ffi::{CStr, CString, c_char, c_int, c_uchar, c_uint, c_void};
 use std::fmt;
 use std::sync::Arc;
 
+use super::args::{Args, Launch};
 use super::error::{CudaError, code};
 use cudarc::driver::sys;
 pub(crate) use cudarc::driver::sys::CUdevice_attribute as Attribute;
@@ -370,83 +371,6 @@ unsafe impl Send for Function {}
 // SAFETY: as above.
 unsafe impl Sync for Function {}
 
-/// Kernel arguments by value: scalars and device addresses of at most 8 bytes each.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Args {
-    slots: Vec<Slot>,
-}
-
-/// A value, and how many of its bytes (from the low end) the kernel takes.
-#[derive(Clone, Copy, Debug)]
-struct Slot {
-    value: u64,
-    #[cfg_attr(not(test), allow(dead_code, reason = "tests compare it with the PTX"))]
-    bytes: usize,
-}
-
-impl Args {
-    /// No arguments yet.
-    pub(crate) fn new() -> Args {
-        Args {
-            slots: Vec::with_capacity(24),
-        }
-    }
-
-    fn push(mut self, value: u64, bytes: usize) -> Args {
-        self.slots.push(Slot { value, bytes });
-        self
-    }
-
-    /// Appends a device address; 0 is the null pointer.
-    pub(crate) fn ptr(self, address: u64) -> Args {
-        self.push(address, 8)
-    }
-
-    /// Appends a 64-bit integer.
-    pub(crate) fn u64(self, value: u64) -> Args {
-        self.push(value, 8)
-    }
-
-    /// Appends a 32-bit integer.
-    pub(crate) fn u32(self, value: u32) -> Args {
-        self.push(value.into(), 4)
-    }
-
-    /// Appends a 32-bit float.
-    pub(crate) fn f32(self, value: f32) -> Args {
-        self.push(value.to_bits().into(), 4)
-    }
-
-    /// Sizes in bytes.
-    #[cfg(test)]
-    pub(crate) fn sizes(&self) -> Vec<usize> {
-        self.slots.iter().map(|s| s.bytes).collect()
-    }
-
-    /// Values, zero-extended.
-    #[cfg(test)]
-    pub(crate) fn values(&self) -> Vec<u64> {
-        self.slots.iter().map(|s| s.value).collect()
-    }
-}
-
-/// The low bytes of a slot come first in memory; [`Args`] relies on it.
-const _: () = assert!(
-    cfg!(target_endian = "little"),
-    "the CUDA backend is for little-endian hosts"
-);
-
-/// Grid, block and dynamic shared memory of a launch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Launch {
-    /// CTAs in x, y, z.
-    pub(crate) grid: [u32; 3],
-    /// Threads of a CTA, all in x.
-    pub(crate) block: u32,
-    /// Dynamic shared memory in bytes.
-    pub(crate) shared: u32,
-}
-
 /// An in-order queue of work on a device.
 #[derive(Debug)]
 pub(crate) struct Stream {
@@ -539,11 +463,7 @@ impl Stream {
         args: &mut Args,
     ) -> Result<(), CudaError> {
         let api = self.context.bind()?;
-        let mut params: Vec<*mut c_void> = args
-            .slots
-            .iter_mut()
-            .map(|slot| std::ptr::from_mut(&mut slot.value).cast())
-            .collect();
+        let mut params = args.addresses();
         let [x, y, z] = launch.grid;
         call!(
             api,

@@ -1,7 +1,7 @@
 //! Unary, Binary and Glu: kernels/elementwise.cu.
 
+use super::args::Args;
 use super::dequantize::{unsupported, wrong_op};
-use super::driver::Args;
 use super::geometry::{Axis, collapse, count, linear};
 use super::rows::{DeviceEnv, Sink, View, float, question_of, stride, type_code};
 use crate::{

@@ -1,6 +1,6 @@
 //! Index arithmetic of launches: axes that several operands walk together, and grids. Pure.
 
-use super::driver::Launch;
+use super::args::Launch;
 
 /// One axis that N operands walk together: its length, and each operand's stride in that operand's own unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

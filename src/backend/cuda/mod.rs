@@ -5,6 +5,7 @@
 //! `modules` (PTX to kernels), one module per op family over `geometry`, `rows` (the kernel table), and `device` and
 //! `stream`, which implement the contract.
 
+mod args;
 mod copy;
 mod dequantize;
 mod device;

@@ -1,6 +1,6 @@
 //! The kernel table of this backend, and what its rows share.
 
-use super::driver::{Args, Launch};
+use super::args::{Args, Launch};
 use super::{copy, dequantize, elementwise, matmul};
 use crate::{
     backend::Row,

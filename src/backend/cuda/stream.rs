@@ -1,7 +1,8 @@
 //! [`CudaStream`]: the order of work on a device.
 
+use super::args::{Args, Launch};
 use super::device::{CudaDevice, failed};
-use super::driver::{Args, Event, Launch, Memory, Stream as DriverStream};
+use super::driver::{Event, Memory, Stream as DriverStream};
 use super::memory::CudaBuffer;
 use super::rows::{DeviceEnv, ROWS, Scratch, Sink, View, question_of};
 use super::{NAME, dequantize::unsupported};

@@ -1,9 +1,9 @@
 //! The launches of a MatMul.
 
 use super::super::{
+    args::{Args, Launch},
     copy,
     dequantize::{self, unsupported, wrong_op},
-    driver::{Args, Launch},
     geometry::for_each,
     rows::{DeviceEnv, Format, Scratch, Sink, View, float, question, type_code},
 };

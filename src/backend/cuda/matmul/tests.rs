@@ -1,4 +1,4 @@
-use super::super::driver::Launch;
+use super::super::args::Launch;
 use super::super::rows::testing::{Recorder, env, recorder, view};
 use super::super::rows::{FORMATS, ROWS};
 use super::launch::W_CHUNK;
