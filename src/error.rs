@@ -12,7 +12,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// The device has no way to run the op; `refusal` says why, and a larger
     /// [`Fallback`](crate::Fallback) may help.
-    #[error("{backend} cannot run {}: {refusal}", op.map_or("this call".to_owned(), |o| o.to_string()))]
+    #[error("{backend} cannot run {}: {refusal}{}", op.map_or("this call".to_owned(), |o| o.to_string()), way_out(backend, *op, refusal))]
     Unsupported {
         /// Name of the backend.
         backend: Cow<'static, str>,
@@ -129,6 +129,18 @@ impl Error {
             backend: backend.into(),
             source: source.into(),
         }
+    }
+}
+
+/// What the caller of an op that is refused can do instead.
+fn way_out(backend: &str, op: Option<OpKind>, refusal: &Refusal) -> &'static str {
+    match (op, refusal) {
+        (None, _) => "",
+        (Some(OpKind::Custom), _) => "; only a backend that knows its name runs it",
+        (_, Refusal::Kernel(_)) => "; `gristmill devices --kernels` lists the kernels of each op",
+        (_, Refusal::Precision) => "; accept a lower precision",
+        _ if backend == "cpu" || cfg!(not(feature = "cpu")) => "",
+        _ => "; Fallback::Host (--fallback host) runs it on the CPU",
     }
 }
 

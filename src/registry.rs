@@ -52,9 +52,9 @@ impl Select {
     /// # Errors
     /// [`Error::Selection`] when the variable does not name a device.
     pub fn from_env() -> Result<Self> {
-        match std::env::var(DEVICE_VAR) {
-            Ok(list) => Select::named(&list),
-            Err(_) => Ok(Select::Best),
+        match std::env::var_os(DEVICE_VAR) {
+            Some(list) => Select::named(&list.to_string_lossy()),
+            None => Ok(Select::Best),
         }
     }
 }

@@ -575,5 +575,9 @@ fn unsupported_head_size() {
     let (query, out) = (f(q, &[1, 1, 1, 1001]), f(q, &[1, 1, 1, 1001]));
     let k = f(q, &[1, 1, 4, 1001]);
     let op = Attention::dense(&query, &k, &k, 4, 1.0, &out);
-    refused(q, op, &["wgpu cannot run"]);
+    refused(
+        q,
+        op,
+        &["wgpu cannot run attention", "head dim", "Fallback::Host"],
+    );
 }

@@ -1,8 +1,9 @@
 //! `gristmill bench`: how fast the kernels of a device are, beside what the machine can do.
 
+use crate::{device::DeviceArg, print_line, verify};
 use anyhow::{Context, Result, bail};
 use gristmill::{
-    Activations, Copy, DType, Device, DeviceKind, Op, OpKind, Queue, Registry, Select, TensorDesc,
+    Activations, Copy, DType, Device, DeviceKind, Op, OpKind, Queue, TensorDesc,
     backend::cpu::ceilings,
     bench::{Choice, Measurement, Prepared},
     conformance::{Case, Tier, cases, matches},
@@ -19,9 +20,8 @@ use std::{
 /// Time the kernels of a device, with the machine's limits measured in the same run.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The device (default: GRISTMILL_DEVICE, else the best).
-    #[arg(long)]
-    device: Option<String>,
+    #[command(flatten)]
+    device: DeviceArg,
     /// Only this op, such as mat_mul.
     #[arg(long, value_parser = crate::verify::op)]
     op: Option<OpKind>,
@@ -35,13 +35,17 @@ pub struct Args {
     /// takes it.
     #[arg(long)]
     assert_best: bool,
+    /// Every kernel whose name contains this, or matches it as a pattern.
+    #[arg(long, env = "GRISTMILL_KERNEL", hide_env_values = true)]
+    kernel: Option<String>,
     /// Seconds per kernel and case.
     #[arg(long, default_value_t = 0.3, allow_negative_numbers = true, value_parser = seconds)]
     seconds: f64,
     /// Where the roofline picture goes.
     #[arg(long, value_name = "FILE.svg", default_value = "roofline.svg")]
     svg: PathBuf,
-    /// Print one line of JSON for each measurement.
+    /// Print JSON: a line of the machine's limits, then one for each measurement; with
+    /// --assert-best, one for each pick.
     #[arg(long)]
     json: bool,
 }
@@ -89,40 +93,29 @@ impl Row {
 
 /// Runs the subcommand.
 pub fn run(args: &Args) -> Result<()> {
-    let select = match &args.device {
-        Some(name) => Select::named(name)?,
-        None => Select::from_env()?,
-    };
-    let device = Registry::builtin().open_blocking(&select)?;
+    let device = args.device.open()?;
+    verify::known(args.kernel.as_deref(), &device)?;
+    let kernels = device.all_kernels();
     let chosen: Vec<Case> = cases(Tier::Soak)
         .into_iter()
         .filter(|c| c.bench)
         .filter(|c| args.op.is_none_or(|op| c.op.kind() == op))
         .filter(|c| args.filter.as_ref().is_none_or(|p| matches(p, &c.name)))
+        .filter(|c| {
+            args.kernel.as_ref().is_none_or(|p| {
+                let mut of = kernels.iter().filter(|(kind, _)| *kind == c.op.kind());
+                of.any(|(_, id)| matches(p, id.0))
+            })
+        })
         .collect();
     if chosen.is_empty() {
         bail!("no bench case passes the filters");
     }
     if args.assert_best {
-        return assert_best(&device, &chosen, Duration::from_secs_f64(args.seconds));
+        return assert_best(&device, &chosen, args);
     }
     let limits = limits(&device)?;
-    if !args.json {
-        println!(
-            "{} ({}): f32 {:.0} GFLOP/s, bf16 {:.0}, int8 {:.0}, memory {:.1} GB/s ({})",
-            device.info().id,
-            device.info().name,
-            limits.f32_flops / 1e9,
-            limits.bf16_flops / 1e9,
-            limits.int8_ops / 1e9,
-            limits.bytes / 1e9,
-            limits.note
-        );
-        println!(
-            "{:<52} {:<40} {:>10} {:>9} {:>8} {:>7}",
-            "case", "kernel", "ms", "GFLOP/s", "GB/s", "limit"
-        );
-    }
+    print_limits(&device, &limits, args.json)?;
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {wide_msg}")?;
     let bar = ProgressBar::new(chosen.len() as u64).with_style(style);
     let budget = Duration::from_secs_f64(args.seconds);
@@ -133,8 +126,12 @@ pub fn run(args: &Args) -> Result<()> {
         let failed = || format!("{} on {}", case.name, device.info().id);
         if let Some(mut prepared) = Prepared::new(&device, case).with_context(failed)? {
             let mut choices = prepared.choices();
-            if !args.all_kernels {
-                choices.truncate(1);
+            match &args.kernel {
+                Some(pattern) => {
+                    choices.retain(|c| c.kernel.is_some_and(|k| matches(pattern, k.0)))
+                }
+                None if args.all_kernels => {}
+                None => choices.truncate(1),
             }
             for choice in choices {
                 let row = Row {
@@ -143,7 +140,7 @@ pub fn run(args: &Args) -> Result<()> {
                     m: prepared.measure(&choice, budget).with_context(failed)?,
                     peak: peak(&question, &limits),
                 };
-                bar.suspend(|| print(&row, &limits, args.json));
+                bar.suspend(|| print(&row, &limits, args.json))?;
                 rows.push(row);
             }
         }
@@ -151,8 +148,9 @@ pub fn run(args: &Args) -> Result<()> {
     }
     bar.finish_and_clear();
     if rows.is_empty() {
+        let by = args.kernel.as_deref().unwrap_or("its kernels");
         bail!(
-            "{} runs none of the {} cases natively",
+            "{} runs none of the {} cases by {by}",
             device.info().id,
             chosen.len()
         );
@@ -169,7 +167,8 @@ const SLACK: f64 = 1.05;
 const AGAIN: u32 = 3;
 
 /// Fails when a kernel that is picked is not the fastest of those that take the same question.
-fn assert_best(device: &Arc<dyn Device>, chosen: &[Case], budget: Duration) -> Result<()> {
+fn assert_best(device: &Arc<dyn Device>, chosen: &[Case], args: &Args) -> Result<()> {
+    let budget = Duration::from_secs_f64(args.seconds);
     let (mut questions, mut worse) = (0, Vec::new());
     for case in chosen {
         let failed = || format!("{} on {}", case.name, device.info().id);
@@ -206,16 +205,21 @@ fn assert_best(device: &Arc<dyn Device>, chosen: &[Case], budget: Duration) -> R
                 }
             }
             let names = list.len();
-            match found {
-                None => println!("{:<52} {picked:<40} best of {names}", case.name),
-                Some((times, best)) => {
-                    let line = format!(
-                        "{:<52} {picked:<40} {times:.2} x the time of {best}",
-                        case.name
-                    );
-                    println!("{line}");
-                    worse.push(line);
-                }
+            let verdict = match &found {
+                None => format!("best of {names}"),
+                Some((times, best)) => format!("{times:.2} x the time of {best}"),
+            };
+            let line = format!("{:<52} {picked:<40} {verdict}", case.name);
+            match args.json {
+                true => print_line(json!({
+                    "case": case.name, "picked": picked, "kernels": names,
+                    "best": found.map_or(picked.clone(), |(_, best)| best.to_string()),
+                    "times": found.map_or(1.0, |(times, _)| times),
+                }))?,
+                false => print_line(&line)?,
+            }
+            if found.is_some() {
+                worse.push(line);
             }
         }
     }
@@ -229,28 +233,51 @@ fn assert_best(device: &Arc<dyn Device>, chosen: &[Case], budget: Duration) -> R
             worse.join("\n")
         );
     }
-    println!("{questions} picks, each the best");
+    eprintln!("{questions} picks, each the best");
     Ok(())
 }
 
-fn print(row: &Row, limits: &Limits, as_json: bool) {
+fn print_limits(device: &Arc<dyn Device>, limits: &Limits, as_json: bool) -> Result<()> {
+    let (id, name) = (device.info().id.to_string(), &device.info().name);
+    let [f32, bf16, int8, memory] = [
+        limits.f32_flops,
+        limits.bf16_flops,
+        limits.int8_ops,
+        limits.bytes,
+    ]
+    .map(|rate| rate / 1e9);
     if as_json {
-        let line = json!({
+        return print_line(json!({
+            "device": id, "name": name, "f32_gflops": f32, "bf16_gflops": bf16,
+            "int8_gops": int8, "memory_gbytes": memory, "measured": limits.note,
+        }));
+    }
+    print_line(format_args!(
+        "{id} ({name}): f32 {f32:.0} GFLOP/s, bf16 {bf16:.0}, int8 {int8:.0}, memory {memory:.1} GB/s ({})",
+        limits.note
+    ))?;
+    print_line(format_args!(
+        "{:<52} {:<40} {:>10} {:>9} {:>8} {:>7}",
+        "case", "kernel", "ms", "GFLOP/s", "GB/s", "limit"
+    ))
+}
+
+fn print(row: &Row, limits: &Limits, as_json: bool) -> Result<()> {
+    if as_json {
+        return print_line(json!({
             "case": row.case, "kernel": row.kernel, "ms": row.m.median.as_secs_f64() * 1e3,
             "gflops": row.gflops(), "gbytes": row.gbytes(), "of_limit": row.of_limit(limits),
-        });
-        println!("{line}");
-    } else {
-        println!(
-            "{:<52} {:<40} {:>10.4} {:>9.1} {:>8.1} {:>6.0}%",
-            row.case,
-            row.kernel,
-            row.m.median.as_secs_f64() * 1e3,
-            row.gflops(),
-            row.gbytes(),
-            row.of_limit(limits)
-        );
+        }));
     }
+    print_line(format_args!(
+        "{:<52} {:<40} {:>10.4} {:>9.1} {:>8.1} {:>6.0}%",
+        row.case,
+        row.kernel,
+        row.m.median.as_secs_f64() * 1e3,
+        row.gflops(),
+        row.gbytes(),
+        row.of_limit(limits)
+    ))
 }
 
 /// The arithmetic that the caller accepts decides which unit is the limit.

@@ -1,6 +1,7 @@
 //! `gristmill devices`: what this machine has, and what would run on it.
 
-use anyhow::Result;
+use crate::print_line;
+use anyhow::{Context, Result};
 use gristmill::{
     Act, Attention, DType, Device, DeviceInfo, Error, KernelId, MatMul, Norm, Op, OpKind,
     Precision, QuantFormat, Registry, Select, Support, TensorDesc,
@@ -47,15 +48,14 @@ pub fn run(args: &Args) -> Result<()> {
             .collect();
         report.push(json!({"backend": backend, "devices": devices}));
     }
-    let best = registry.open_blocking(&Select::from_env()?);
-    let best = best.map_or(Value::Null, |d| json!(d.info().id.to_string()));
-    let report = json!({"backends": report, "selected": best});
-    if args.json {
-        println!("{report}");
-    } else {
-        print(&report);
+    let best = Select::from_env().and_then(|select| registry.open_blocking(&select));
+    let id = best.as_ref().ok().map(|d| d.info().id.to_string());
+    let report = json!({"backends": report, "selected": id});
+    match args.json {
+        true => print_line(report)?,
+        false => print(&report)?,
     }
-    Ok(())
+    best.map(drop).context("no device is selected")
 }
 
 fn describe(registry: &Registry, info: &DeviceInfo, kernels: bool) -> Value {
@@ -164,45 +164,45 @@ fn typical_ops() -> Vec<gristmill::Result<(&'static str, Op<TensorDesc>)>> {
     ]
 }
 
-fn print(report: &Value) {
+fn print(report: &Value) -> Result<()> {
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
     let list = |v: &Value| v.as_array().cloned().unwrap_or_default();
     for backend in list(&report["backends"]) {
-        println!("{}", text(&backend["backend"]));
+        print_line(text(&backend["backend"]))?;
         if let Some(reason) = backend["reason"].as_str() {
-            println!("  not available: {reason}");
+            print_line(format_args!("  not available: {reason}"))?;
         }
         for d in list(&backend["devices"]) {
-            println!(
+            print_line(format_args!(
                 "  {}  {} ({})",
                 text(&d["id"]),
                 text(&d["name"]),
                 text(&d["kind"])
-            );
+            ))?;
             let gib = |v: &Value| v.as_f64().unwrap_or(0.0) / f64::from(1 << 30);
             if let Some(m) = d.get("memory") {
-                println!(
+                print_line(format_args!(
                     "    memory    {:.1} GiB free of {:.1}",
                     gib(&m["free"]),
                     gib(&m["total"])
-                );
+                ))?;
             }
             let limit = |v: &Value| match gib(v) {
                 huge if huge > 1e6 => "unlimited".to_owned(),
                 n => format!("{n:.1} GiB"),
             };
-            println!(
+            print_line(format_args!(
                 "    limits    buffer {}, binding {}",
                 limit(&d["max_buffer"]),
                 limit(&d["max_binding"])
-            );
+            ))?;
             let features: Vec<_> = list(&d["features"]).iter().map(text).collect();
-            println!("    features  {}", features.join(", "));
+            print_line(format_args!("    features  {}", features.join(", ")))?;
             if let Some(reason) = d["reason"].as_str() {
-                println!("    does not open: {reason}");
+                print_line(format_args!("    does not open: {reason}"))?;
             }
             for row in list(&d["typical"]) {
-                println!("    {:<42} {}", text(&row[0]), text(&row[1]));
+                print_line(format_args!("    {:<42} {}", text(&row[0]), text(&row[1])))?;
             }
             for kind in OpKind::ALL {
                 let of: Vec<_> = list(&d["kernels"])
@@ -211,13 +211,11 @@ fn print(report: &Value) {
                     .map(|k| text(&k[1]))
                     .collect();
                 if !of.is_empty() {
-                    println!("    {:<16} {}", kind.name(), of.join(" "));
+                    print_line(format_args!("    {:<16} {}", kind.name(), of.join(" ")))?;
                 }
             }
         }
     }
-    match report["selected"].as_str() {
-        Some(id) => println!("selected: {id}"),
-        None => println!("selected: none"),
-    }
+    let selected = report["selected"].as_str();
+    print_line(format_args!("selected: {}", selected.unwrap_or("none")))
 }

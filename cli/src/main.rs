@@ -13,6 +13,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod bench_model;
 mod chat;
+mod device;
 mod devices;
 mod engine;
 mod generate;

@@ -1,8 +1,9 @@
 //! `gristmill replay`: captured op calls on any device.
 
+use crate::{device::DeviceArg, print_line};
 use anyhow::{Context, Error, Result, bail};
 use gristmill::{
-    Element, Fallback, Op, OpKind, Precision, Queue, Registry, Select, Tensor, TensorDesc,
+    Element, Fallback, Op, OpKind, Precision, Queue, Tensor, TensorDesc,
     capture::{self, CallFile, Stored, Tolerance},
     conformance::tolerance,
     op::Arg,
@@ -19,9 +20,8 @@ pub struct Args {
     /// The captures.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// The device (default: GRISTMILL_DEVICE, else the best).
-    #[arg(long)]
-    device: Option<String>,
+    #[command(flatten)]
+    device: DeviceArg,
     /// Replace the precision of the captured calls.
     #[arg(long, value_enum)]
     precision: Option<Level>,
@@ -55,17 +55,14 @@ enum Route {
 
 /// Runs the subcommand.
 pub fn run(args: &Args) -> Result<()> {
-    let select = match &args.device {
-        Some(name) => Select::named(name)?,
-        None => Select::from_env()?,
-    };
-    let device = Registry::builtin().open_blocking(&select)?;
+    let device = args.device.open()?;
     let fallback = match args.fallback {
         Route::Deny => Fallback::Deny,
         Route::Decompose => Fallback::Decompose,
         Route::Host => Fallback::Host,
     };
-    let forced = std::env::var(gristmill::queue::KERNEL_VAR).ok();
+    let forced = std::env::var_os(gristmill::queue::KERNEL_VAR);
+    let forced = forced.as_ref().map(|name| name.to_string_lossy());
     let mut queue = Queue::with_kernel(&device, forced.as_deref())?.fallback(fallback);
     let mut failed = 0;
     for path in &args.files {
@@ -85,13 +82,13 @@ pub fn run(args: &Args) -> Result<()> {
                     json!({"file": name.to_string(), "passed": false, "error": format!("{e:#}")})
                 }
             };
-            println!("{line}");
+            print_line(line)?;
             continue;
         }
         match done {
             Ok(results) => results
                 .iter()
-                .for_each(|r| println!("{name}: {}", r.line())),
+                .try_for_each(|r| print_line(format_args!("{name}: {}", r.line())))?,
             Err(e) => eprintln!("error: {name}: {e:#}"),
         }
     }

@@ -26,6 +26,9 @@ pub struct Args {
     /// The file whose table between the support marks is replaced.
     #[arg(long, default_value = "README.md")]
     readme: PathBuf,
+    /// Print one line of JSON for each device.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs the subcommand.
@@ -36,7 +39,17 @@ pub fn run(args: &Args) -> Result<()> {
         let device = registry.open_blocking(&Select::named(name)?)?;
         let filter = Filter::new(args.tier).decompose();
         let report = conformance::run(&device, &filter, &Expect::default(), &mut |_| {})?;
-        eprintln!("{name}: {} outcomes", report.outcomes.len());
+        let t = report.totals();
+        let tier = args.tier.name();
+        if args.json {
+            crate::print_line(serde_json::json!({
+                "device": report.device, "tier": tier,
+                "passed": t.passed, "failed": t.failed, "refused": t.refused,
+            }))?;
+        } else {
+            let [passed, failed, refused] = [t.passed, t.failed, t.refused];
+            eprintln!("{name}, {tier}: {passed} passed, {failed} failed, {refused} refused");
+        }
         reports.push(report);
     }
     if let Some(bad) = reports.iter().find(|r| !r.is_success()) {

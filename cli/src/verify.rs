@@ -1,20 +1,20 @@
 //! `gristmill verify`: the conformance suite on one device.
 
+use crate::{device::DeviceArg, print_line};
 use anyhow::{Context, Result, bail};
 use gristmill::{
-    OpKind, Registry, Select,
-    conformance::{self, Expect, Filter, Report, Tier},
+    Device, OpKind,
+    conformance::{self, Expect, Filter, Report, Tier, matches},
 };
 use indicatif::{ProgressBar, ProgressStyle};
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 /// Check every kernel of a device against the f64 reference. The last line is
 /// `N passed, M failed, K refused`; the exit code is 0 only when M is 0.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The device (default: GRISTMILL_DEVICE, else the best).
-    #[arg(long)]
-    device: Option<String>,
+    #[command(flatten)]
+    device: DeviceArg,
     /// How much: smoke (seconds), full (minutes), soak.
     #[arg(long, default_value = "smoke", value_parser = tier)]
     tier: Tier,
@@ -25,7 +25,7 @@ pub struct Args {
     #[arg(long, value_parser = op)]
     op: Option<OpKind>,
     /// Only kernels whose name contains this, or matches it as a pattern.
-    #[arg(long)]
+    #[arg(long, env = "GRISTMILL_KERNEL", hide_env_values = true)]
     kernel: Option<String>,
     /// Also run refused ops in parts, where they have parts.
     #[arg(long)]
@@ -55,13 +55,28 @@ pub fn op(s: &str) -> Result<OpKind, String> {
     })
 }
 
+/// A pattern of kernel names is an error where no kernel of the device matches it.
+pub fn known(pattern: Option<&str>, device: &Arc<dyn Device>) -> Result<()> {
+    let Some(pattern) = pattern else {
+        return Ok(());
+    };
+    if device
+        .all_kernels()
+        .iter()
+        .any(|(_, k)| matches(pattern, k.0))
+    {
+        return Ok(());
+    }
+    bail!(
+        "no kernel of {} matches {pattern:?}; `gristmill devices --kernels` lists them",
+        device.info().id
+    )
+}
+
 /// Runs the subcommand.
 pub fn run(args: &Args) -> Result<()> {
-    let select = match &args.device {
-        Some(name) => Select::named(name)?,
-        None => Select::from_env()?,
-    };
-    let device = Registry::builtin().open_blocking(&select)?;
+    let device = args.device.open()?;
+    known(args.kernel.as_deref(), &device)?;
     let filter = Filter {
         tier: args.tier,
         name: args.filter.clone(),
@@ -88,14 +103,16 @@ pub fn run(args: &Args) -> Result<()> {
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     if args.json {
-        println!("{}", report.json());
+        print_line(report.json())?;
     } else {
-        print!("{}", report.text());
         let t = report.totals();
-        println!(
-            "{} passed, {} failed, {} refused",
-            t.passed, t.failed, t.refused
-        );
+        print_line(format_args!(
+            "{}{} passed, {} failed, {} refused",
+            report.text(),
+            t.passed,
+            t.failed,
+            t.refused
+        ))?;
     }
     verdict(&report)
 }

@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 fn gristmill(args: &[&str]) -> Output {
@@ -17,7 +17,17 @@ fn gristmill(args: &[&str]) -> Output {
 
 /// Runs, expects the exit code, and expects every word on standard error.
 fn refused(args: &[&str], code: i32, words: &[&str]) {
-    let out = gristmill(args);
+    judge(&gristmill(args), args, code, words);
+}
+
+/// The same with one environment variable set.
+fn refused_with(var: (&str, &str), args: &[&str], code: i32, words: &[&str]) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gristmill"));
+    let out = command.args(args).env(var.0, var.1).output().unwrap();
+    judge(&out, args, code, words);
+}
+
+fn judge(out: &Output, args: &[&str], code: i32, words: &[&str]) {
     let said = String::from_utf8_lossy(&out.stderr);
     assert_eq!(out.status.code(), Some(code), "{args:?}: {said}");
     assert!(!said.contains("panicked"), "{args:?}: {said}");
@@ -82,19 +92,34 @@ fn devices_and_kernels() {
         1,
         &["nothing matches"],
     );
-    let out = Command::new(env!("CARGO_BIN_EXE_gristmill"))
-        .args([
-            "replay",
-            "--device",
-            "cpu",
-            &file("ok.safetensors", &capture()),
-        ])
-        .env("GRISTMILL_KERNEL", "no-such-kernel")
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&out.stderr);
-    assert_eq!(out.status.code(), Some(1), "{said}");
-    assert!(said.contains("no-such-kernel"), "{said}");
+    // A kernel that does not exist is said to, not passed over.
+    let capture = file("ok.safetensors", &capture());
+    let var = ("GRISTMILL_KERNEL", "no-such-kernel");
+    let words = &["no-such-kernel", "devices --kernels"];
+    refused_with(var, &["replay", "--device", "cpu", &capture], 1, words);
+    refused_with(var, &["verify", "--device", "cpu"], 1, words);
+    let bench = ["bench", "--device", "cpu", "--op", "copy"];
+    refused_with(var, &bench, 1, words);
+    refused_with(("GRISTMILL_DEVICE", "npu"), &["devices"], 1, &["npu"]);
+}
+
+/// Who reads the results may stop doing so at any time.
+#[test]
+fn closed_pipes() {
+    for args in [
+        &["devices", "--json"][..],
+        &["devices", "--kernels"],
+        &["verify", "--device", "cpu", "--op", "copy"],
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gristmill"));
+        command
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        drop(child.stdout.take());
+        judge(&child.wait_with_output().unwrap(), args, 1, &["error: "]);
+    }
 }
 
 #[test]
@@ -199,6 +224,7 @@ fn models() {
         refused(&args, 1, words);
     };
     generate(&absent, &["/no/such/model.gguf"]);
+    generate(&folder().to_string_lossy(), &["is not a file"]);
     generate(&file("empty.gguf", b""), &["empty.gguf"]);
     generate(
         &file("text.gguf", b"this is not a model at all, just text"),

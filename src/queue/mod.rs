@@ -66,7 +66,8 @@ impl Queue {
     /// # Errors
     /// What the driver says; [`Error::Selection`] when `GRISTMILL_KERNEL` names no kernel.
     pub fn new(device: &Arc<dyn Device>) -> Result<Self> {
-        let forced = std::env::var(KERNEL_VAR).ok();
+        let forced = std::env::var_os(KERNEL_VAR);
+        let forced = forced.as_ref().map(|name| name.to_string_lossy());
         let mut queue = Self::with_kernel(device, forced.as_deref())?;
         queue.start_capture_from_env()?;
         Ok(queue)
@@ -111,6 +112,9 @@ impl Queue {
 
     #[cfg(not(feature = "capture"))]
     fn start_capture_from_env(&mut self) -> Result<()> {
+        if std::env::var_os("GRISTMILL_CAPTURE").is_some() {
+            log::warn!("GRISTMILL_CAPTURE is set, and this build lacks the feature `capture`");
+        }
         Ok(())
     }
 

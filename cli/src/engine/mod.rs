@@ -15,10 +15,11 @@ pub mod weights;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use gristmill::{DType, Device, DeviceInfo, DeviceKind, Fallback, Registry, Select};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::device::DeviceArg;
 use crate::gguf::Gguf;
 use config::Config;
 use model::{Model, Purpose};
@@ -30,10 +31,8 @@ pub struct ModelArgs {
     /// The model file (GGUF).
     #[arg(long, value_name = "FILE.gguf")]
     model: PathBuf,
-    /// The device: cpu, wgpu, cuda:1, or a list of which the first that opens is taken
-    /// (default: GRISTMILL_DEVICE, else the best).
-    #[arg(long)]
-    device: Option<String>,
+    #[command(flatten)]
+    device: DeviceArg,
     /// Least precise arithmetic (default: q8 on the CPU, f32 elsewhere).
     #[arg(long, value_enum)]
     precision: Option<Precision>,
@@ -122,18 +121,13 @@ impl ModelArgs {
             Lacking::Decompose => Fallback::Decompose,
             Lacking::Host => Fallback::Host,
         };
-        let select = match &self.device {
-            Some(name) => Select::named(name)?,
-            None => Select::from_env()?,
-        };
         let arithmetic = |info: &DeviceInfo| precision(info).arithmetic();
-        let device = match select {
+        let device = match self.device.select()? {
             Select::Best => fit::best(&gguf, &config, arithmetic, fallback)?,
             named => {
                 let device = Registry::builtin().open_blocking(&named)?;
                 let arithmetic = arithmetic(device.info());
-                fit::runs(&gguf, &config, arithmetic, &device, fallback)
-                    .context("--fallback host computes what a device lacks on the CPU")?;
+                fit::runs(&gguf, &config, arithmetic, &device, fallback)?;
                 device
             }
         };
