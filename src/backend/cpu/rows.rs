@@ -41,6 +41,8 @@ pub(crate) type Row = backend::Row<Env, Run>;
 /// Every kernel; within one op best first, portable last.
 const TABLES: &[&[Row]] = &[
     #[cfg(target_arch = "x86_64")]
+    matmul::packed::ROWS,
+    #[cfg(target_arch = "x86_64")]
     matmul::x86::ROWS,
     #[cfg(target_arch = "x86_64")]
     attention::x86::ROWS,

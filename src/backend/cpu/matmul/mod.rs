@@ -1,6 +1,8 @@
 //! MatMul, MatMulMany and GroupedMatMul.
 
 pub(crate) mod epilogue;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod packed;
 mod portable;
 pub(crate) mod tile;
 #[cfg(target_arch = "x86_64")]
@@ -39,9 +41,13 @@ pub(crate) const ROWS: &[Row] = &[
 
 /// Weights in a layout of one of the kernels; `None` where rows as they are serve best. `host`
 /// holds exactly the contiguous `w`.
-pub(crate) fn prepack(_ctx: &Ctx, w: &TensorDesc, _host: &[u8]) -> Result<Option<Packed>> {
+pub(crate) fn prepack(ctx: &Ctx, w: &TensorDesc, host: &[u8]) -> Result<Option<Packed>> {
     match w.element {
-        Element::Quant(_) => Ok(None),
-        Element::Plain(_) => Ok(None),
+        #[cfg(target_arch = "x86_64")]
+        Element::Quant(_) => packed::prepack(ctx, w, host),
+        _ => {
+            let _ = (ctx, host);
+            Ok(None)
+        }
     }
 }

@@ -5,7 +5,7 @@ pub(in crate::backend::cpu) mod epilogue;
 pub(in crate::backend::cpu) mod f32_gemm;
 mod q8_gemm;
 mod q8_gemv;
-mod q8_rows;
+pub(in crate::backend::cpu::matmul) mod q8_rows;
 
 use self::{
     codes::with_codes,
@@ -74,7 +74,7 @@ enum Acts {
 
 /// Which kernels run.
 #[derive(Clone, Copy, PartialEq)]
-enum Level {
+pub(in crate::backend::cpu::matmul) enum Level {
     Avx2,
     Avx512,
 }
@@ -426,7 +426,12 @@ unsafe fn task_avx512(task: &Task, p: &Product, x: Acts, scratch: &mut Scratch) 
 
 /// f32 values of `k` elements.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn to_f32(x: Floats, at: usize, k: usize, out: *mut f32) {
+pub(in crate::backend::cpu::matmul) unsafe fn to_f32(
+    x: Floats,
+    at: usize,
+    k: usize,
+    out: *mut f32,
+) {
     // SAFETY: the caller promises k elements at both places.
     unsafe {
         let mut i = 0;
@@ -512,6 +517,42 @@ unsafe fn run(ctx: &Ctx, ops: &[MatMul<Tensor>], q8: bool, level: Level) -> Resu
 
 /// What all these kernels need of one product.
 fn fits(env: &Env, op: &MatMul<TensorDesc>, level: Level) -> Result<(), Refusal> {
+    let Weight::Rows(w) = &op.w else {
+        return Err(Refusal::Layout {
+            arg: "w",
+            why: "is not rows [N, K]",
+        });
+    };
+    fits_operands(env, &op.x, &op.y, &op.epilogue, level)?;
+    if !(is_simd_float(w.plain()) || w.element.quant().is_some()) {
+        return Err(Refusal::Element {
+            arg: "w",
+            element: w.element,
+        });
+    }
+    rows_of_one_piece("w", w)
+}
+
+/// Is the last axis contiguous?
+fn rows_of_one_piece(arg: &'static str, t: &TensorDesc) -> Result<(), Refusal> {
+    if t.is_row_contiguous() {
+        Ok(())
+    } else {
+        Err(Refusal::Layout {
+            arg,
+            why: "the last axis is not contiguous",
+        })
+    }
+}
+
+/// What all these kernels need of the instruction sets and of everything but the weights.
+pub(in crate::backend::cpu::matmul) fn fits_operands(
+    env: &Env,
+    x: &TensorDesc,
+    y: &TensorDesc,
+    epilogue: &Epilogue<TensorDesc>,
+    level: Level,
+) -> Result<(), Refusal> {
     let has = match level {
         Level::Avx2 => env.isa.avx2,
         Level::Avx512 => env.isa.avx512 && env.isa.avx512_vnni,
@@ -522,39 +563,28 @@ fn fits(env: &Env, op: &MatMul<TensorDesc>, level: Level) -> Result<(), Refusal>
             Level::Avx512 => "AVX-512 F, BW, DQ, VL and VNNI",
         }));
     }
-    let Weight::Rows(w) = &op.w else {
-        return Err(Refusal::Layout {
-            arg: "w",
-            why: "is not rows [N, K]",
-        });
-    };
     let Epilogue {
         bias,
         gate,
         residual,
         ..
-    } = &op.epilogue;
+    } = epilogue;
     let floats = [
-        ("x", Some(&op.x)),
-        ("y", Some(&op.y)),
+        ("x", Some(x)),
+        ("y", Some(y)),
         ("bias", bias.as_ref()),
         ("gate", gate.as_ref()),
         ("residual", residual.as_ref()),
     ];
-    for (arg, t) in floats.into_iter().chain([("w", Some(w))]) {
+    for (arg, t) in floats {
         let Some(t) = t else { continue };
-        if !(is_simd_float(t.plain()) || arg == "w" && t.element.quant().is_some()) {
+        if !is_simd_float(t.plain()) {
             return Err(Refusal::Element {
                 arg,
                 element: t.element,
             });
         }
-        if !t.is_row_contiguous() {
-            return Err(Refusal::Layout {
-                arg,
-                why: "the last axis is not contiguous",
-            });
-        }
+        rows_of_one_piece(arg, t)?;
     }
     Ok(())
 }
@@ -580,7 +610,7 @@ fn fits_f32(env: &Env, op: &MatMul<TensorDesc>, level: Level) -> Result<Quality,
 }
 
 /// The op as a single product.
-fn one<T>(op: &Op<T>) -> Result<&MatMul<T>, Refusal> {
+pub(in crate::backend::cpu::matmul) fn one<T>(op: &Op<T>) -> Result<&MatMul<T>, Refusal> {
     match op {
         Op::MatMul(op) => Ok(op),
         _ => Err(Refusal::Op),

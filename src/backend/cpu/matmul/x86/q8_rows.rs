@@ -99,62 +99,21 @@ impl RowsPtr {
         }
     }
 
-    /// Rounds the `k` values (a multiple of 32) at `x` into the first row. A block with a value
-    /// that is not finite gets the scale NaN.
+    /// Rounds the `k` values (a multiple of 32) at `x` into the first row.
     ///
     /// # Safety
     /// `x` holds them, the row exists, the CPU has AVX2, FMA and F16C.
     #[target_feature(enable = "avx2,fma,f16c")]
     pub unsafe fn quantize<T: Elem>(self, x: *const T, k: usize) {
-        let magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fff_ffff));
         // SAFETY: the caller promises k values and a row of self.k >= k.
         unsafe {
             for b in 0..k / 32 {
-                let mut v = [_mm256_setzero_ps(); 4];
-                let mut top = _mm256_setzero_si256();
-                for i in 0..4 {
-                    v[i] = T::load::<Avx2>(x.add(32 * b + 8 * i));
-                    // As integers, so that infinities and NaN win.
-                    let abs = _mm256_castps_si256(_mm256_and_ps(v[i], magnitude));
-                    top = _mm256_max_epu32(top, abs);
-                }
-                let top = _mm256_castsi256_ps(top);
-                let finite = {
-                    let inf = _mm256_set1_ps(f32::INFINITY);
-                    _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(top, inf)) == 0xff
-                };
-                let max = Avx2::max_lane(top);
-                let (d, inverse) = if !finite {
-                    (f32::NAN, 0.0)
-                } else if max < 127.0 * f32::MIN_POSITIVE {
-                    (0.0, 0.0)
-                } else {
-                    (max / 127.0, 127.0 / max)
-                };
-                let inverse = _mm256_set1_ps(inverse);
-                let mut q = [_mm256_setzero_si256(); 4];
-                for i in 0..4 {
-                    q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], inverse));
-                }
-                // The packs interleave 128-bit lanes; the permutation puts them in order.
-                let lo = _mm256_packs_epi32(q[0], q[1]);
-                let hi = _mm256_packs_epi32(q[2], q[3]);
-                let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-                let bytes = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(lo, hi), order);
-                let bytes = _mm256_max_epi8(bytes, _mm256_set1_epi8(-127));
-                _mm256_storeu_si256(self.codes.add(32 * b).cast(), bytes);
-                let pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes);
-                let quads = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-                let mut sum = [0i32; 2];
+                let (codes, d, sum) = quantize_block(x.add(32 * b));
+                self.codes
+                    .add(32 * b)
+                    .cast::<[i32; 8]>()
+                    .write_unaligned(codes);
                 for h in 0..2 {
-                    let part = if h == 0 {
-                        _mm256_castsi256_si128(quads)
-                    } else {
-                        _mm256_extracti128_si256::<1>(quads)
-                    };
-                    let two = _mm_add_epi32(part, _mm_shuffle_epi32::<0b0100_1110>(part));
-                    let one = _mm_add_epi32(two, _mm_shuffle_epi32::<0b1011_0001>(two));
-                    sum[h] = _mm_cvtsi128_si32(one);
                     *self.s16.add(2 * b + h) = d * sum[h] as f32;
                     *self.n16.add(2 * b + h) = -sum[h];
                 }
@@ -166,6 +125,70 @@ impl RowsPtr {
                 *self.n32.add(b) = -(sum[0] + sum[1]);
             }
         }
+    }
+}
+
+/// The 32 values at `x` as codes in -127..=127, four to a word; their scale; sums of the codes of
+/// each half. A block with a value that is not finite gets the scale NaN.
+///
+/// # Safety
+/// `x` holds them; the CPU has AVX2, FMA and F16C.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(in crate::backend::cpu::matmul) unsafe fn quantize_block<T: Elem>(
+    x: *const T,
+) -> ([i32; 8], f32, [i32; 2]) {
+    let magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fff_ffff));
+    // SAFETY: the caller promises 32 values.
+    unsafe {
+        let mut v = [_mm256_setzero_ps(); 4];
+        let mut top = _mm256_setzero_si256();
+        for i in 0..4 {
+            v[i] = T::load::<Avx2>(x.add(8 * i));
+            // As integers, so that infinities and NaN win.
+            let abs = _mm256_castps_si256(_mm256_and_ps(v[i], magnitude));
+            top = _mm256_max_epu32(top, abs);
+        }
+        let top = _mm256_castsi256_ps(top);
+        let finite = {
+            let inf = _mm256_set1_ps(f32::INFINITY);
+            _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(top, inf)) == 0xff
+        };
+        let max = Avx2::max_lane(top);
+        let (d, inverse) = if !finite {
+            (f32::NAN, 0.0)
+        } else if max < 127.0 * f32::MIN_POSITIVE {
+            (0.0, 0.0)
+        } else {
+            (max / 127.0, 127.0 / max)
+        };
+        let inverse = _mm256_set1_ps(inverse);
+        let mut q = [_mm256_setzero_si256(); 4];
+        for i in 0..4 {
+            q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], inverse));
+        }
+        // The packs interleave 128-bit lanes; the permutation puts them in order.
+        let lo = _mm256_packs_epi32(q[0], q[1]);
+        let hi = _mm256_packs_epi32(q[2], q[3]);
+        let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+        let bytes = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(lo, hi), order);
+        let bytes = _mm256_max_epi8(bytes, _mm256_set1_epi8(-127));
+        let mut codes = [0i32; 8];
+        _mm256_storeu_si256(codes.as_mut_ptr().cast(), bytes);
+        let pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes);
+        let quads = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+        let mut sum = [0i32; 2];
+        for h in 0..2 {
+            let part = if h == 0 {
+                _mm256_castsi256_si128(quads)
+            } else {
+                _mm256_extracti128_si256::<1>(quads)
+            };
+            let two = _mm_add_epi32(part, _mm_shuffle_epi32::<0b0100_1110>(part));
+            let one = _mm_add_epi32(two, _mm_shuffle_epi32::<0b1011_0001>(two));
+            sum[h] = _mm_cvtsi128_si32(one);
+        }
+        (codes, d, sum)
     }
 }
 

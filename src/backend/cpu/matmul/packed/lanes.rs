@@ -1,0 +1,73 @@
+//! What the kernels on packed weights need of an instruction set.
+
+/// Sixteen 32-bit lanes (one for each row of a tile) or 64 bytes (four k of each row), in as many
+/// registers as the instruction set needs.
+///
+/// # Safety
+/// Every method needs the CPU features that the implementing type names, and pointers that are
+/// valid for what is read or written. No pointer needs alignment.
+pub(super) trait Lanes: Copy + 'static {
+    /// 16 f32.
+    type F: Copy;
+    /// 16 i32, or 64 bytes.
+    type I: Copy;
+    /// Tiles that are multiplied side by side.
+    const SIDE: usize;
+    /// True when few rows of x read the tiles as they are, without a panel.
+    const STREAMS: bool;
+    /// True when [`Lanes::dot_wide`] takes bytes as they are, like [`Lanes::dot`]; else it takes
+    /// 128 off each.
+    const WIDE_AS_IS: bool;
+
+    unsafe fn zero() -> Self::F;
+    unsafe fn splat(x: f32) -> Self::F;
+    unsafe fn load(p: *const f32) -> Self::F;
+    unsafe fn store(p: *mut f32, v: Self::F);
+    unsafe fn load_f16(p: *const u8) -> Self::F;
+    unsafe fn sub(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b + c`, rounded once.
+    unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `a * b - c`, rounded once.
+    unsafe fn fms(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `c - a * b`, rounded once.
+    unsafe fn fnma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+
+    unsafe fn izero() -> Self::I;
+    unsafe fn iload(p: *const u8) -> Self::I;
+    unsafe fn istore(p: *mut u8, v: Self::I);
+    /// The 32 bits at `p` in every lane.
+    unsafe fn isplat(p: *const u8) -> Self::I;
+    /// The byte in every byte.
+    unsafe fn bytes(b: u8) -> Self::I;
+    unsafe fn and(a: Self::I, b: Self::I) -> Self::I;
+    /// `a | (b & mask)`.
+    unsafe fn or_and(a: Self::I, b: Self::I, mask: Self::I) -> Self::I;
+    /// 16-bit lanes to the right.
+    unsafe fn shr<const N: u32>(a: Self::I) -> Self::I;
+    /// 16-bit lanes to the left.
+    unsafe fn shl<const N: u32>(a: Self::I) -> Self::I;
+    /// The 16 bytes at `p`, as the table of [`Lanes::lookup`].
+    unsafe fn table(p: *const u8) -> Self::I;
+    /// `table[code]` for each byte, which is below 16.
+    unsafe fn lookup(table: Self::I, codes: Self::I) -> Self::I;
+    /// Adds to each lane of `acc` the dot product of its four unsigned bytes of `w` (at most 127)
+    /// and four signed bytes of `x` (`-127..=127`).
+    unsafe fn dot(acc: Self::I, w: Self::I, x: Self::I) -> Self::I;
+    /// [`Lanes::dot`] for all unsigned bytes; see [`Lanes::WIDE_AS_IS`].
+    unsafe fn dot_wide(acc: Self::I, w: Self::I, x: Self::I) -> Self::I;
+    unsafe fn to_f32(x: Self::I) -> Self::F;
+    /// Byte `J` of each lane, unsigned.
+    unsafe fn byte<const J: u32>(x: Self::I) -> Self::F;
+    /// 16 signed bytes.
+    unsafe fn load_i8(p: *const u8) -> Self::F;
+    /// 16 unsigned bytes.
+    unsafe fn load_u8(p: *const u8) -> Self::F;
+    /// The low and the high nibbles of 16 bytes.
+    unsafe fn load_u4(p: *const u8) -> [Self::F; 2];
+    /// `2^(e - 128)` of 16 bytes.
+    unsafe fn load_e8m0(p: *const u8) -> Self::F;
+    /// Half of 16 unsigned E4M3 numbers.
+    unsafe fn load_e4m3(p: *const u8) -> Self::F;
+    unsafe fn prefetch(p: *const u8);
+}

@@ -1,0 +1,198 @@
+//! Quantized weights in tiles of 16 rows, packed at load: one layout family for every GGUF format,
+//! read as it is by few rows of x and as panels by many.
+
+mod acts;
+mod avx2;
+mod avx512;
+mod class;
+mod exact;
+mod formats;
+mod gather;
+mod jobs;
+mod lanes;
+mod pack;
+mod panel;
+mod run;
+mod tile;
+
+use super::x86::{Level, fits_operands};
+use crate::{
+    KernelId, Op, Precision, Quality, TensorDesc,
+    backend::cpu::{
+        isa::Isa,
+        rows::{Ctx, Env, Row},
+    },
+    device::Packed,
+    error::{Error, Refusal, Result},
+    op::{MatMul, OpKind, PackTag, Weight},
+    quant::QuantFormat,
+};
+use formats::Traits;
+use jobs::run_op;
+use pack::Shape;
+use run::Mode;
+
+/// Changes with the layout of any format.
+const VERSION: u32 = 1;
+
+fn tag(format: QuantFormat) -> PackTag {
+    PackTag::new("cpu", format.name(), VERSION)
+}
+
+/// What a pack of this module holds.
+#[derive(Clone, Copy, Debug)]
+struct Pack {
+    shape: Shape,
+    traits: Traits,
+}
+
+impl Pack {
+    /// The shape of the pack of a contiguous `[.., N, K]` weight.
+    fn shape(w: &TensorDesc) -> Option<Shape> {
+        let format = w.element.quant()?;
+        if w.rank() < 2 || w.is_empty() || !w.is_contiguous() {
+            return None;
+        }
+        let dims = w.shape();
+        let lead = dims.len() - 2;
+        Some(Shape {
+            format,
+            batches: dims[..lead].iter().map(|&d| d as usize).product(),
+            n: dims[lead] as usize,
+            k: dims[lead + 1] as usize,
+        })
+    }
+
+    /// The pack of `logical` that `tag` names; `None`: it is not one of these.
+    fn of(logical: &TensorDesc, tag: PackTag) -> Option<Pack> {
+        let shape = Pack::shape(logical)?;
+        (tag == self::tag(shape.format)).then(|| Pack {
+            shape,
+            traits: formats::traits(shape.format),
+        })
+    }
+}
+
+/// Packs the contiguous quantized `w`; `None` where no kernel takes packs.
+pub(super) fn prepack(ctx: &Ctx, w: &TensorDesc, host: &[u8]) -> Result<Option<Packed>> {
+    if !ctx.env.isa.avx2 {
+        return Ok(None);
+    }
+    let Some(shape) = Pack::shape(w) else {
+        return Ok(None);
+    };
+    let too_large = || Error::TooLarge {
+        what: "prepacked weight",
+        asked: w.span_bytes(),
+        max: isize::MAX as u64,
+    };
+    let mut data = vec![0; shape.bytes().ok_or_else(too_large)?];
+    pack::pack(&ctx.pool, ctx.env.isa, shape, host, &mut data);
+    Ok(Some(Packed {
+        data,
+        tag: tag(shape.format),
+    }))
+}
+
+/// Is the weight a pack of this module?
+fn fits_pack(arg: &'static str, w: &Weight<TensorDesc>) -> Result<(), Refusal> {
+    let Weight::Packed { data, tag, logical } = w else {
+        return Err(Refusal::Layout {
+            arg,
+            why: "is not a pack of quantized weights",
+        });
+    };
+    let bytes = Pack::of(logical, *tag).and_then(|p| p.shape.bytes());
+    if bytes.is_some_and(|b| b as u64 == data.data_bytes()) {
+        Ok(())
+    } else {
+        Err(Refusal::Layout {
+            arg,
+            why: "the pack is not of this kernel",
+        })
+    }
+}
+
+fn precision(mode: Mode, accepted: Precision) -> Result<(), Refusal> {
+    if mode == Mode::F32 || accepted.accepts(Precision::Q8) {
+        Ok(())
+    } else {
+        Err(Refusal::Precision)
+    }
+}
+
+fn fits(env: &Env, op: &MatMul<TensorDesc>, mode: Mode, level: Level) -> Result<Quality, Refusal> {
+    fits_pack("w", &op.w)?;
+    fits_operands(env, &op.x, &op.y, &op.epilogue, level)?;
+    precision(mode, op.precision)?;
+    Ok(Quality::Tuned)
+}
+
+/// Does the row of an op of any kind fit?
+fn fits_op(env: &Env, op: &Op<TensorDesc>, mode: Mode, level: Level) -> Result<Quality, Refusal> {
+    match op {
+        Op::MatMul(op) => fits(env, op, mode, level),
+        Op::MatMulMany(op) => {
+            for part in op.split() {
+                fits(env, &part, mode, level)?;
+            }
+            Ok(Quality::Tuned)
+        }
+        Op::GroupedMatMul(op) => {
+            fits_pack("w", &op.w)?;
+            fits_operands(env, &op.x, &op.y, &op.epilogue, level)?;
+            precision(mode, op.precision)?;
+            Ok(Quality::Tuned)
+        }
+        _ => Err(Refusal::Op),
+    }
+}
+
+fn fits_gather(env: &Env, op: &Op<TensorDesc>) -> Result<Quality, Refusal> {
+    let Op::GatherRows(op) = op else {
+        return Err(Refusal::Op);
+    };
+    fits_pack("table", &op.table)?;
+    if env.isa.avx2 {
+        Ok(Quality::Tuned)
+    } else {
+        Err(Refusal::Feature("AVX2, FMA and F16C"))
+    }
+}
+
+macro_rules! row {
+    ($id:literal, $op:ident $mode:ident $level:ident) => {
+        Row {
+            id: KernelId($id),
+            op: OpKind::$op,
+            fits: |env, op| fits_op(env, op, Mode::$mode, Level::$level),
+            // SAFETY: the caller's contract is the callee's.
+            run: |ctx, op| unsafe { run_op(ctx, op, Mode::$mode, Level::$level) },
+        }
+    };
+}
+
+/// Kernels on packed weights, best first.
+pub(crate) const ROWS: &[Row] = &[
+    row!("cpu-matmul-packed-q8-avx512vnni", MatMul Q8 Avx512),
+    row!("cpu-matmul-packed-q8-avx2", MatMul Q8 Avx2),
+    row!("cpu-matmul-packed-f32-avx512", MatMul F32 Avx512),
+    row!("cpu-matmul-packed-f32-avx2", MatMul F32 Avx2),
+    row!("cpu-matmul-many-packed-q8-avx512vnni", MatMulMany Q8 Avx512),
+    row!("cpu-matmul-many-packed-q8-avx2", MatMulMany Q8 Avx2),
+    row!("cpu-matmul-many-packed-f32-avx512", MatMulMany F32 Avx512),
+    row!("cpu-matmul-many-packed-f32-avx2", MatMulMany F32 Avx2),
+    row!("cpu-grouped-matmul-packed-q8-avx512vnni", GroupedMatMul Q8 Avx512),
+    row!("cpu-grouped-matmul-packed-q8-avx2", GroupedMatMul Q8 Avx2),
+    row!("cpu-grouped-matmul-packed-f32-avx512", GroupedMatMul F32 Avx512),
+    row!("cpu-grouped-matmul-packed-f32-avx2", GroupedMatMul F32 Avx2),
+    Row {
+        id: KernelId("cpu-gather-rows-packed-avx2"),
+        op: OpKind::GatherRows,
+        fits: fits_gather,
+        run: gather::gather,
+    },
+];
+
+#[cfg(all(test, feature = "conformance"))]
+mod tests;
