@@ -1,566 +1,526 @@
-//! Attention tile by tile with a running softmax (Dao et al. 2022): one task is a tile of query
-//! positions, all query heads that share a KV head, and a range of keys. Each key and value is
-//! converted to f32 once per task.
+//! Attention with queries in the lanes of vectors (after Dao et al. 2022): one task is a tile of
+//! rows and a range of keys. Keys and values become f32 once per task, a tile at a time, and stay
+//! in the order in which they lie: their numbers are broadcast. Softmax has no step across lanes.
 
-use super::super::seqs::Cache;
-use crate::backend::cpu::{
-    matmul::x86::{
-        epilogue::Floats,
-        f32_gemm::{Source, Tile, pack},
-    },
-    x86::{Elem, Simd, math},
+use super::{
+    lanes::Lanes,
+    problem::{Numbers, Partials, Problem, Task, locate},
 };
+use crate::backend::cpu::x86::math;
 
 /// Keys per step.
-pub(super) const KEYS: usize = 128;
-/// Rows (positions times heads) that a task should have.
-pub(super) const ROWS: usize = 96;
+pub(super) const KEYS: usize = 96;
+/// How far (in powers of two) scores may rise above those that weights are relative to before
+/// sums are scaled down.
+pub(super) const SLACK: f32 = 8.0;
 
-/// Rows of a `[B, H, S, D]` float tensor: element strides of B, H and S.
+/// Where the parts of a task lie in scratch memory: `NR` vectors of rows are a block.
 #[derive(Clone, Copy)]
-pub(super) struct Heads {
-    pub data: Floats,
-    pub strides: [usize; 3],
+pub(super) struct Layout {
+    /// Rows per block.
+    pub lanes: usize,
+    pub blocks: usize,
+    /// Floats of a block's queries, sums, and all that it keeps.
+    pub queries: usize,
+    pub sums: usize,
+    pub block: usize,
 }
 
-/// A mask operand.
+impl Layout {
+    pub fn new(rows: usize, lanes: usize, queries: usize, dv: usize) -> Layout {
+        Layout {
+            lanes,
+            blocks: rows.div_ceil(lanes),
+            queries: queries * lanes,
+            sums: dv * lanes,
+            block: (queries + dv + 4) * lanes,
+        }
+    }
+}
+
+/// Rows of one block, their softmax and sums.
 #[derive(Clone, Copy)]
-pub(super) struct Mask {
-    pub data: Floats,
-    /// Bytes where 0 hides, instead of floats to add.
-    pub boolean: bool,
-    /// Element strides of B, Hq, Sq.
-    pub strides: [usize; 3],
-}
-
-/// One op.
-pub(super) struct Problem<'a> {
-    pub q: Heads,
-    pub out: Heads,
-    pub k: Cache<'a>,
-    pub v: Cache<'a>,
-    pub group: usize,
-    pub dk: usize,
-    pub dv: usize,
-    pub scale: f32,
-    pub causal: bool,
-    pub window: Option<i64>,
-    pub softcap: Option<f32>,
-    pub alibi: Option<*const f32>,
-    pub sinks: Option<*const f32>,
-    pub mask: Option<Mask>,
-}
-
-// SAFETY: the pointers lead into operands that the op keeps alive; tasks write rows of their own.
-unsafe impl Sync for Problem<'_> {}
-
-/// Queries that follow each other in one sequence.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Segment {
-    /// Batch entry of q.
-    pub b: usize,
-    /// First query.
-    pub i0: usize,
+pub(super) struct Block {
     /// Queries.
-    pub len: usize,
-    /// Sequence of the cache.
-    pub sequence: usize,
-    /// Position of the first query.
-    pub position: i64,
-    /// Keys.
-    pub kv_len: usize,
+    pub q: *mut f32,
+    /// `[dv][lanes]`.
+    pub sums: *mut f32,
+    /// What weights are relative to, in powers of two.
+    pub top: *mut f32,
+    /// Sums of weights.
+    pub total: *mut f32,
+    /// Positions relative to the task's first.
+    pub places: *mut f32,
+    /// Slopes of the position bias.
+    pub slopes: *mut f32,
 }
 
-/// Some queries of a segment, the heads of one KV head, some keys.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Task {
-    /// The queries: a part of a segment.
-    pub queries: Segment,
-    /// KV head.
-    pub head: usize,
-    /// Keys.
-    pub keys: (usize, usize),
-    /// Where the unfinished result goes, in rows of [`Partials`].
-    pub partial: Option<usize>,
+impl Block {
+    /// # Safety
+    /// `memory` has all blocks of the layout.
+    pub unsafe fn of(l: Layout, memory: *mut f32, i: usize) -> Block {
+        // SAFETY: inside the block.
+        unsafe {
+            let q = memory.add(i * l.block);
+            let sums = q.add(l.queries);
+            let top = sums.add(l.sums);
+            Block {
+                q,
+                sums,
+                top,
+                total: top.add(l.lanes),
+                places: top.add(2 * l.lanes),
+                slopes: top.add(3 * l.lanes),
+            }
+        }
+    }
+
+    /// Ready for the first keys; the queries are loaded by others.
+    ///
+    /// # Safety
+    /// The block lies in memory; the CPU has the features of `S`.
+    #[inline(always)]
+    pub unsafe fn clear<S: Lanes>(self, p: &Problem<'_>, task: &Task, l: Layout, i: usize) {
+        // SAFETY: inside the block.
+        unsafe {
+            let mut at = 0;
+            while at < l.sums {
+                S::store(self.sums.add(at), S::zero());
+                at += S::LANES;
+            }
+            let mut at = 0;
+            while at < l.lanes {
+                S::store(self.top.add(at), S::splat(f32::NEG_INFINITY));
+                S::store(self.total.add(at), S::zero());
+                at += S::LANES;
+            }
+            p.lane_places(task, i * l.lanes, l.lanes, self.slopes, self.places);
+        }
+    }
 }
 
-/// Results of tasks that saw a part of the keys: per row the sums `[width]`, the largest score
-/// and the denominator.
+/// The keys of one step: `n` from `first` on, and which of them are on no page.
+pub(super) struct Step {
+    pub first: usize,
+    pub n: usize,
+    pub lost: Option<[bool; KEYS]>,
+}
+
+/// Keys of a step, counted from its first, that a block needs.
 #[derive(Clone, Copy)]
-pub(super) struct Partials {
-    pub start: *mut f32,
-    pub width: usize,
+pub(super) struct Span {
+    pub from: usize,
+    pub to: usize,
+    /// All rows see all of them.
+    pub whole: bool,
 }
 
-// SAFETY: tasks write rows of their own.
-unsafe impl Sync for Partials {}
-// SAFETY: as above.
-unsafe impl Send for Partials {}
-
-impl Partials {
-    /// Floats per row: the sums, the largest score, the denominator.
-    pub fn step(self) -> usize {
-        self.width + 2
-    }
-}
-
-impl Problem<'_> {
-    /// First key and one past the last that any of these queries sees.
-    pub fn visible(&self, queries: &Segment) -> (usize, usize) {
-        let last = queries.position + queries.len as i64 - 1;
-        let end = if self.causal {
-            (last + 1).clamp(0, queries.kv_len as i64) as usize
-        } else {
-            queries.kv_len
-        };
-        let first = self
-            .window
-            .map_or(0, |w| (queries.position - w + 1).max(0) as usize);
-        (first.min(end), end)
-    }
-
-    /// Columns of the values, padded to whole panels.
-    pub fn padded<S: Simd>(&self) -> usize {
-        self.dv.next_multiple_of(2 * S::LANES)
-    }
-
-    /// Floats of scratch that [`Problem::task`] needs for `rows` rows.
-    pub fn scratch<S: Simd>(&self, rows: usize) -> usize {
-        let buffer = 8 * self.dk.max(self.dv);
-        rows * (self.dk + KEYS + self.padded::<S>() + 2)
-            + KEYS * (self.dk + self.padded::<S>())
-            + buffer
-            + 64
-    }
-
-    /// Computes one task.
-    ///
-    /// # Safety
-    /// The operands are alive, `scratch` has [`Problem::scratch`] floats, no other task has the
-    /// same rows, and the CPU has the features of `S` and AVX2, FMA and F16C.
-    #[inline(always)]
-    pub unsafe fn task<S: Simd, W: Source>(
-        &self,
-        source: W,
-        task: &Task,
-        scratch: *mut f32,
-        partials: Partials,
-    ) {
-        let columns = 2 * S::LANES;
-        let (dk, width) = (self.dk, self.padded::<S>());
-        let queries = &task.queries;
-        let (n, rows) = (queries.len, queries.len * self.group);
-        // SAFETY: the layout below adds up to `scratch`; rows and keys exist.
-        unsafe {
-            let q = scratch;
-            let scores = q.add(rows * dk);
-            let sums = scores.add(rows * KEYS);
-            let top = sums.add(rows * width);
-            let total = top.add(rows);
-            let k_panel = total.add(rows);
-            let v_panel = k_panel.add(KEYS * dk);
-            let buffer = v_panel.add(KEYS * width);
-            for r in 0..rows {
-                self.load_query::<S>(queries, task.head, r, q.add(r * dk));
-                *top.add(r) = f32::NEG_INFINITY;
-                *total.add(r) = 0.0;
-            }
-            let mut i = 0;
-            while i < rows * width {
-                S::store(sums.add(i), S::zero());
-                i += S::LANES;
-            }
-            let mut key = task.keys.0;
-            while key < task.keys.1 {
-                let keys = KEYS.min(task.keys.1 - key);
-                let mut k_rows = [std::ptr::null(); KEYS];
-                let mut paged_out = false;
-                let mut wild = S::zero();
-                for j in 0..keys {
-                    k_rows[j] = row(&self.k, queries.sequence, task.head, key + j);
-                    let v = row(&self.v, queries.sequence, task.head, key + j);
-                    let to = v_panel.add(j * width);
-                    wild = S::add(wild, self.load_value::<S, W>(source, v, to));
-                    paged_out |= v.is_null();
-                }
-                for p in (0..keys).step_by(columns) {
-                    let panel = k_panel.add(p * dk);
-                    let some = &k_rows[p..keys.min(p + columns)];
-                    pack::<S, W>(source, some, 0, dk, panel, buffer);
-                    let (x, x_step, c, c_step) = (q, dk, scores.add(p), KEYS);
-                    Tile {
-                        x,
-                        x_step,
-                        panel,
-                        panel_step: columns,
-                        c,
-                        c_step,
-                    }
-                    .run::<S>(rows, dk, true);
-                }
-                for r in 0..rows {
-                    let line = scores.add(r * KEYS);
-                    self.finish_scores::<S>(task, r, key, keys, line);
-                    if paged_out {
-                        for j in 0..keys {
-                            if k_rows[j].is_null() {
-                                *line.add(j) = f32::NEG_INFINITY;
-                            }
-                        }
-                    }
-                    soften::<S>(
-                        line,
-                        keys,
-                        top.add(r),
-                        total.add(r),
-                        sums.add(r * width),
-                        width,
-                    );
-                }
-                if S::sum(wild).is_nan() {
-                    // Some value is not finite: a key of weight 0 must not speak as 0 * NaN.
-                    for r in 0..rows {
-                        let line = scores.add(r * KEYS);
-                        for j in (0..keys).filter(|&j| *line.add(j) != 0.0) {
-                            let (to, v) = (sums.add(r * width), v_panel.add(j * width));
-                            let weight = S::splat(*line.add(j));
-                            for d in (0..width).step_by(S::LANES) {
-                                let part = S::mul(S::load(v.add(d)), weight);
-                                S::store(to.add(d), S::add(S::load(to.add(d)), part));
-                            }
-                        }
-                    }
-                    key += keys;
-                    continue;
-                }
-                let mut p = 0;
-                while p < width {
-                    let (x, x_step, panel, panel_step) = (scores, KEYS, v_panel.add(p), width);
-                    let (c, c_step) = (sums.add(p), width);
-                    Tile {
-                        x,
-                        x_step,
-                        panel,
-                        panel_step,
-                        c,
-                        c_step,
-                    }
-                    .run::<S>(rows, keys, false);
-                    p += columns;
-                }
-                key += keys;
-            }
-            match task.partial {
-                None => {
-                    for r in 0..rows {
-                        let (m, l) = (*top.add(r), *total.add(r));
-                        self.store::<S>(queries, task.head, r, sums.add(r * width), m, l);
-                    }
-                }
-                Some(at) => {
-                    for r in 0..n * self.group {
-                        let to = partials.start.add((at + r) * partials.step());
-                        std::ptr::copy_nonoverlapping(sums.add(r * width), to, width);
-                        *to.add(width) = *top.add(r);
-                        *to.add(width + 1) = *total.add(r);
-                    }
-                }
-            }
+impl Step {
+    /// What rows `r0..r1` of the task need, in multiples of `step` keys.
+    pub fn span(&self, p: &Problem<'_>, task: &Task, r0: usize, r1: usize, step: usize) -> Span {
+        // Position of a row, counted from the first key of this step.
+        let at = |r: usize| task.queries.position + (r / p.group) as i64 - self.first as i64;
+        let n = self.n as i64;
+        let (mut to, mut from) = (n, 0);
+        let mut whole = self.lost.is_none() && self.n.is_multiple_of(step);
+        if p.causal {
+            to = (at(r1 - 1) + 1).clamp(0, n);
+            whole &= at(r0) + 1 >= to && to as usize % step == 0;
         }
-    }
-
-    /// Row `r` of a task is position `r % len` of query head `head * group + r / len`.
-    #[inline(always)]
-    unsafe fn load_query<S: Simd>(&self, queries: &Segment, head: usize, r: usize, to: *mut f32) {
-        let (h, i) = (
-            head * self.group + r / queries.len,
-            queries.i0 + r % queries.len,
-        );
-        let [sb, sh, ss] = self.q.strides;
-        let at = queries.b * sb + h * sh + i * ss;
-        // SAFETY: a row of q, and dk floats at `to`.
-        unsafe {
-            let mut d = 0;
-            while d < self.dk {
-                let n = (self.dk - d).min(S::LANES);
-                let v = self.q.data.load::<S>(at + d, n);
-                S::store_n(to.add(d), n, S::mul(v, S::splat(self.scale)));
-                d += n;
-            }
+        if let Some(w) = p.window {
+            from = (at(r0) - w + 1).clamp(0, n);
+            whole &= at(r1 - 1) - w < from && from as usize % step == 0;
         }
-    }
-
-    /// One row of values as f32, padded with zeros; zeros for null. Returns lanes that are NaN
-    /// where the row has a number that is not finite, else 0.
-    #[inline(always)]
-    unsafe fn load_value<S: Simd, W: Source>(
-        &self,
-        source: W,
-        row: *const u8,
-        to: *mut f32,
-    ) -> S::F {
-        let (dv, width) = (self.dv, self.padded::<S>());
-        // SAFETY: a row of v, and width floats at `to`.
-        unsafe {
-            let mut wild = S::zero();
-            let mut d = 0;
-            if !row.is_null() {
-                let from = source.row(row, 0, dv, to);
-                while d + S::LANES <= dv {
-                    let v = W::Direct::load::<S>(from.add(d));
-                    wild = S::add(wild, S::mul(v, S::zero()));
-                    S::store(to.add(d), v);
-                    d += S::LANES;
-                }
-                if d < dv {
-                    let v = W::Direct::load_n::<S>(from.add(d), dv - d);
-                    wild = S::add(wild, S::mul(v, S::zero()));
-                    S::store(to.add(d), v);
-                    d += S::LANES;
-                }
-            }
-            while d < width {
-                S::store(to.add(d), S::zero());
-                d += S::LANES;
-            }
-            wild
-        }
-    }
-
-    /// From products to scores of row `r` and keys `key..key + keys`: softcap, ALiBi, masks.
-    #[inline(always)]
-    unsafe fn finish_scores<S: Simd>(
-        &self,
-        task: &Task,
-        r: usize,
-        key: usize,
-        keys: usize,
-        line: *mut f32,
-    ) {
-        let queries = &task.queries;
-        let (h, i) = (task.head * self.group + r / queries.len, r % queries.len);
-        let position = queries.position + i as i64;
-        // SAFETY: a line has KEYS scores; masks and slopes have an element for each.
-        unsafe {
-            if let Some(cap) = self.softcap {
-                let mut j = 0;
-                while j < keys {
-                    let s = S::mul(S::load(line.add(j)), S::splat(1.0 / cap));
-                    S::store(line.add(j), S::mul(math::tanh::<S>(s), S::splat(cap)));
-                    j += S::LANES;
-                }
-            }
-            if let Some(slopes) = self.alibi {
-                let slope = *slopes.add(h);
-                for j in 0..keys {
-                    *line.add(j) += slope * ((key + j) as i64 - position) as f32;
-                }
-            }
-            if let Some(mask) = self.mask {
-                let [sb, sh, ss] = mask.strides;
-                let at = queries.b * sb + h * sh + (queries.i0 + i) * ss + key;
-                if mask.boolean {
-                    for j in 0..keys {
-                        if *mask.data.start.add(at + j) == 0 {
-                            *line.add(j) = f32::NEG_INFINITY;
-                        }
-                    }
-                } else {
-                    let mut j = 0;
-                    while j < keys {
-                        let n = (keys - j).min(S::LANES);
-                        let v = mask.data.load::<S>(at + j, n);
-                        S::store(line.add(j), S::add(S::load(line.add(j)), v));
-                        j += n;
-                    }
-                }
-            }
-            if self.causal && key as i64 + keys as i64 - 1 > position {
-                let from = (position + 1 - key as i64).clamp(0, keys as i64) as usize;
-                for j in from..keys {
-                    *line.add(j) = f32::NEG_INFINITY;
-                }
-            }
-            if let Some(window) = self.window
-                && (key as i64) <= position - window
-            {
-                let to = (position - window + 1 - key as i64).clamp(0, keys as i64) as usize;
-                for j in 0..to {
-                    *line.add(j) = f32::NEG_INFINITY;
-                }
-            }
-        }
-    }
-
-    /// Divides the sums of row `r` by its denominator and stores them.
-    #[inline(always)]
-    unsafe fn store<S: Simd>(
-        &self,
-        queries: &Segment,
-        head: usize,
-        r: usize,
-        sums: *const f32,
-        top: f32,
-        total: f32,
-    ) {
-        let (h, i) = (
-            head * self.group + r / queries.len,
-            queries.i0 + r % queries.len,
-        );
-        let [sb, sh, ss] = self.out.strides;
-        let at = queries.b * sb + h * sh + i * ss;
-        // SAFETY: a row of out, its sums, a sink for each head.
-        unsafe {
-            let factor = if top == f32::NEG_INFINITY {
-                0.0
-            } else {
-                match self.sinks {
-                    // Relative to the larger of the two, so that nothing overflows.
-                    Some(sinks) => {
-                        let sink = *sinks.add(h);
-                        let most = top.max(sink);
-                        let own = (top - most).exp();
-                        own / (total * own + (sink - most).exp())
-                    }
-                    None => 1.0 / total,
-                }
-            };
-            let mut d = 0;
-            while d < self.dv {
-                let n = (self.dv - d).min(S::LANES);
-                let v = S::mul(S::load_n(sums.add(d), n), S::splat(factor));
-                self.out.data.store::<S>(at + d, n, v);
-                d += n;
-            }
-        }
-    }
-
-    /// Joins `parts` partial results of one tile of queries, from row `at` on with one tile after
-    /// the other.
-    ///
-    /// # Safety
-    /// As for [`Problem::task`]; the parts are complete.
-    #[inline(always)]
-    pub unsafe fn join<S: Simd>(
-        &self,
-        queries: &Segment,
-        head: usize,
-        at: usize,
-        parts: usize,
-        partials: Partials,
-    ) {
-        let (rows, width) = (queries.len * self.group, partials.width);
-        // SAFETY: the rows of the parts exist; the first part's sums take those of the others.
-        unsafe {
-            for r in 0..rows {
-                let first = partials.start.add((at + r) * partials.step());
-                let mut top = f32::NEG_INFINITY;
-                for p in 0..parts {
-                    let part = first.add(p * rows * partials.step());
-                    top = top.max(*part.add(width));
-                }
-                let mut total = 0.0;
-                for p in 0..parts {
-                    let part = first.add(p * rows * partials.step());
-                    let own = *part.add(width);
-                    let factor = if own == f32::NEG_INFINITY {
-                        0.0
-                    } else {
-                        (own - top).exp()
-                    };
-                    total += factor * *part.add(width + 1);
-                    let mut d = 0;
-                    while d < width {
-                        let v = S::mul(S::load(part.add(d)), S::splat(factor));
-                        let v = if p == 0 {
-                            v
-                        } else {
-                            S::add(v, S::load(first.add(d)))
-                        };
-                        S::store(first.add(d), v);
-                        d += S::LANES;
-                    }
-                }
-                self.store::<S>(queries, head, r, first, top, total);
-            }
+        Span {
+            from: from as usize / step * step,
+            to: (to as usize).next_multiple_of(step),
+            whole,
         }
     }
 }
 
-/// First byte of key `j` of a sequence in a KV head; null for a key on no page.
+/// Scores that are more than products, or that not all rows see: softcap, position bias, mask,
+/// range; in powers of two. Raises `top`.
 ///
 /// # Safety
-/// `j` is below the capacity.
+/// `s` and `mask` (when the op has one) have `[KEYS][NR]` vectors; the CPU has the features of
+/// `S`.
 #[inline(always)]
-unsafe fn row(cache: &Cache<'_>, sequence: usize, head: usize, j: usize) -> *const u8 {
-    match cache.run(sequence, head, j).0 {
-        // SAFETY: a row of the cache.
-        Some(offset) => unsafe { cache.view.ptr().add(offset) },
-        None => std::ptr::null(),
+pub(super) unsafe fn finish<S: Lanes, const NR: usize>(
+    p: &Problem<'_>,
+    task: &Task,
+    b: Block,
+    step: &Step,
+    span: Span,
+    s: *mut f32,
+    mask: *const f32,
+    top: &mut [S::F; NR],
+) {
+    // SAFETY: keys of the span, lanes of the block.
+    unsafe {
+        let low = S::splat(f32::NEG_INFINITY);
+        let relative = (task.queries.position - step.first as i64) as f32;
+        let end = S::splat(step.n as f32 - 1.0);
+        let terms = p.has_terms();
+        for c in 0..NR {
+            let at = c * S::LANES;
+            let here = S::add(S::splat(relative), S::load(b.places.add(at)));
+            let last = if p.causal { S::min(here, end) } else { end };
+            let first = match p.window {
+                Some(w) => S::sub(here, S::splat((w - 1) as f32)),
+                None => S::splat(-1.0),
+            };
+            let slope = if p.alibi.is_some() {
+                S::load(b.slopes.add(at))
+            } else {
+                S::zero()
+            };
+            for j in span.from..span.to {
+                let key = S::splat(j as f32);
+                let to = s.add(j * NR * S::LANES + at);
+                let mut x = S::load(to);
+                if terms {
+                    if let Some(cap) = p.softcap {
+                        let t = math::tanh::<S>(S::mul(x, S::splat(1.0 / cap)));
+                        x = S::mul(t, S::splat(cap));
+                    }
+                    if p.alibi.is_some() {
+                        x = S::fma(slope, S::sub(key, here), x);
+                    }
+                    if p.mask.is_some() {
+                        let m = S::load(mask.add(j * NR * S::LANES + at));
+                        x = S::where_le(m, low, low, S::add(x, m));
+                    }
+                    x = S::mul(x, S::splat(std::f32::consts::LOG2_E));
+                }
+                x = S::where_le(key, last, x, low);
+                x = S::where_le(first, key, x, low);
+                if step.lost.is_some_and(|lost| lost[j]) {
+                    x = low;
+                }
+                S::store(to, x);
+                top[c] = S::max(x, top[c]);
+            }
+        }
     }
 }
 
-/// Scores to weights relative to the largest score so far; sums and denominator follow it.
+/// The largest scores of some keys become what weights are relative to, where they rise far
+/// enough above it. True when the sums must be multiplied with `factor`.
+///
+/// # Safety
+/// The block lies in memory; the CPU has the features of `S`.
 #[inline(always)]
-unsafe fn soften<S: Simd>(
-    line: *mut f32,
-    keys: usize,
-    top: *mut f32,
-    total: *mut f32,
-    sums: *mut f32,
-    width: usize,
-) {
-    // SAFETY: a line has KEYS scores, the sums `width` floats.
+pub(super) unsafe fn raise<S: Lanes, const NR: usize>(
+    b: Block,
+    top: &[S::F; NR],
+    factor: &mut [S::F; NR],
+) -> bool {
+    // SAFETY: lanes of the block.
     unsafe {
-        let low = S::splat(f32::NEG_INFINITY);
-        let floor = S::splat(f32::MIN);
-        let mut most = S::splat(*top);
-        let mut poison = S::zero();
-        let mut j = 0;
-        while j < keys {
-            let n = (keys - j).min(S::LANES);
-            let s = S::first_n(n, S::load(line.add(j)), low);
-            S::store(line.add(j), s);
-            // The larger of two is the second where one is NaN: a NaN may get lost in `most`, but
-            // not in `poison`, where all that is finite or hidden counts zero.
-            most = S::max(most, s);
-            poison = S::add(poison, S::mul(S::max(floor, s), S::zero()));
-            j += S::LANES;
+        let mut rises = false;
+        for c in 0..NR {
+            let old = S::load(b.top.add(c * S::LANES));
+            rises |= S::any_gt(top[c], S::add(old, S::splat(SLACK)));
         }
-        let most = S::max_lane(most);
-        let poisoned = S::sum(poison).is_nan();
-        if poisoned {
-            *total = f32::NAN;
-            *top = top.read().max(0.0);
-        }
-        if poisoned || most == f32::NEG_INFINITY {
-            // NaN whatever follows, or nothing visible yet: weights of zero.
-            let mut j = 0;
-            while j < keys {
-                S::store(line.add(j), S::zero());
-                j += S::LANES;
+        if rises {
+            for c in 0..NR {
+                let at = c * S::LANES;
+                let old = S::load(b.top.add(at));
+                let new = S::max(top[c], old);
+                factor[c] = S::exp2(S::sub(old, relative_to::<S>(new)));
+                S::store(b.top.add(at), new);
+                let total = S::load(b.total.add(at));
+                S::store(b.total.add(at), S::mul(total, factor[c]));
             }
-            return;
         }
-        let mut sum = S::zero();
-        let mut j = 0;
-        while j < keys {
-            let p = math::exp::<S>(S::sub(S::load(line.add(j)), S::splat(most)));
-            S::store(line.add(j), p);
-            sum = S::add(sum, p);
-            j += S::LANES;
+        rises
+    }
+}
+
+/// `top`, or zero where nothing has been seen: weights are 2^-inf = 0 against any number.
+#[inline(always)]
+pub(super) unsafe fn relative_to<S: Lanes>(top: S::F) -> S::F {
+    // SAFETY: the caller has the features of `S`.
+    unsafe { S::where_le(top, S::splat(f32::NEG_INFINITY), S::zero(), top) }
+}
+
+/// Scores to weights in place; their sums go to the totals.
+#[inline(always)]
+unsafe fn soften<S: Lanes, const NR: usize>(b: Block, span: Span, s: *mut f32) {
+    // SAFETY: keys of the span, lanes of the block.
+    unsafe {
+        let mut top = [S::zero(); NR];
+        let mut total = [S::zero(); NR];
+        for c in 0..NR {
+            top[c] = relative_to::<S>(S::load(b.top.add(c * S::LANES)));
+            total[c] = S::load(b.total.add(c * S::LANES));
         }
-        let sum = S::sum(sum);
-        if most > *top {
-            let factor = (*top - most).exp();
-            *total *= factor;
-            let mut d = 0;
-            while d < width {
-                S::store(sums.add(d), S::mul(S::load(sums.add(d)), S::splat(factor)));
-                d += S::LANES;
+        for j in span.from..span.to {
+            for c in 0..NR {
+                let at = s.add((j * NR + c) * S::LANES);
+                let w = S::exp2(S::sub(S::load(at), top[c]));
+                S::store(at, w);
+                total[c] = S::add(total[c], w);
             }
-            *top = most;
         }
-        *total += sum;
+        for c in 0..NR {
+            S::store(b.total.add(c * S::LANES), total[c]);
+        }
+    }
+}
+
+/// Scores of `MR` keys, `dk` floats each, against the queries of a block. Raises `top`.
+#[inline(always)]
+unsafe fn scores<S: Lanes, const MR: usize, const NR: usize>(
+    k: *const f32,
+    q: *const f32,
+    dk: usize,
+    s: *mut f32,
+    top: &mut [S::F; NR],
+) {
+    // SAFETY: the loops stay inside the keys, the queries and the scores.
+    unsafe {
+        let mut acc = [[S::zero(); NR]; MR];
+        for i in 0..dk {
+            let mut b = [S::zero(); NR];
+            for c in 0..NR {
+                b[c] = S::load(q.add((i * NR + c) * S::LANES));
+            }
+            for r in 0..MR {
+                let a = S::splat(*k.add(r * dk + i));
+                for c in 0..NR {
+                    acc[r][c] = S::fma(a, b[c], acc[r][c]);
+                }
+            }
+        }
+        for r in 0..MR {
+            for c in 0..NR {
+                S::store(s.add((r * NR + c) * S::LANES), acc[r][c]);
+                top[c] = S::max(acc[r][c], top[c]);
+            }
+        }
+    }
+}
+
+/// `sums[MR][NR] (*= factor) += values . weights` over some keys; the values of a key are
+/// `LANES` floats apart.
+#[inline(always)]
+unsafe fn weigh<S: Lanes, const MR: usize, const NR: usize>(
+    v: *const f32,
+    w: *const f32,
+    keys: usize,
+    sums: *mut f32,
+    factor: Option<&[S::F; NR]>,
+) {
+    // SAFETY: the loops stay inside the values, the weights and the sums.
+    unsafe {
+        let mut acc = [[S::zero(); NR]; MR];
+        for r in 0..MR {
+            for c in 0..NR {
+                acc[r][c] = S::load(sums.add((r * NR + c) * S::LANES));
+                if let Some(factor) = factor {
+                    acc[r][c] = S::mul(acc[r][c], factor[c]);
+                }
+            }
+        }
+        for j in 0..keys {
+            let mut b = [S::zero(); NR];
+            for c in 0..NR {
+                b[c] = S::load(w.add((j * NR + c) * S::LANES));
+            }
+            for r in 0..MR {
+                let a = S::splat(*v.add(j * S::LANES + r));
+                for c in 0..NR {
+                    acc[r][c] = S::fma(a, b[c], acc[r][c]);
+                }
+            }
+        }
+        for r in 0..MR {
+            for c in 0..NR {
+                S::store(sums.add((r * NR + c) * S::LANES), acc[r][c]);
+            }
+        }
+    }
+}
+
+/// [`weigh`] of all values where some are not finite: a key of weight 0 must not speak as
+/// 0 * NaN.
+#[inline(always)]
+unsafe fn weigh_wild<S: Lanes, const NR: usize>(
+    v: *const f32,
+    w: *const f32,
+    span: Span,
+    dv: usize,
+    sums: *mut f32,
+    factor: Option<&[S::F; NR]>,
+) {
+    // SAFETY: the loops stay inside the values, the weights and the sums.
+    unsafe {
+        for d in 0..dv {
+            for c in 0..NR {
+                let to = sums.add((d * NR + c) * S::LANES);
+                let mut sum = S::load(to);
+                if let Some(factor) = factor {
+                    sum = S::mul(sum, factor[c]);
+                }
+                for j in span.from..span.to {
+                    let w = S::load(w.add((j * NR + c) * S::LANES));
+                    let v = *v.add((d / S::LANES * KEYS + j) * S::LANES + d % S::LANES);
+                    sum = S::add(sum, S::where_nonzero(w, S::mul(w, S::splat(v))));
+                }
+                S::store(to, sum);
+            }
+        }
+    }
+}
+
+/// Loads one step: keys as `[KEYS][dk]`, values as `[panels of LANES columns][KEYS][LANES]`.
+/// True when some value is not finite.
+#[inline(always)]
+unsafe fn load<S: Lanes, N: Numbers, const MR: usize>(
+    p: &Problem<'_>,
+    task: &Task,
+    step: &mut Step,
+    k: *mut f32,
+    v: *mut f32,
+) -> bool {
+    let (dk, dv, n) = (p.dk, p.dv, step.n);
+    let sequence = task.queries.sequence;
+    let mut rows = [std::ptr::null::<u8>(); KEYS];
+    // SAFETY: n keys exist; up to whole groups of MR, which fit, are written.
+    unsafe {
+        let all = locate(&p.k, sequence, task.head, step.first, &mut rows[..n]);
+        let padded = n.next_multiple_of(MR);
+        for (j, row) in rows[..padded].iter().enumerate() {
+            let to = k.add(j * dk);
+            let mut i = 0;
+            while i < dk {
+                let left = (dk - i).min(S::LANES);
+                if row.is_null() {
+                    S::store_n(to.add(i), left, S::zero());
+                } else if left == S::LANES {
+                    S::store(to.add(i), N::load::<S>(*row, i));
+                } else {
+                    S::store_n(to.add(i), left, N::load_n::<S>(*row, i, left));
+                }
+                i += left;
+            }
+        }
+        let mut lost = [false; KEYS];
+        for (lost, row) in lost.iter_mut().zip(&rows[..n]) {
+            *lost = row.is_null();
+        }
+        let both = locate(&p.v, sequence, task.head, step.first, &mut rows[..n]);
+        for (lost, row) in lost.iter_mut().zip(&rows[..n]) {
+            *lost |= row.is_null();
+        }
+        step.lost = (!all || !both).then_some(lost);
+        let mut wild = S::zero();
+        for (j, row) in rows[..padded].iter().enumerate() {
+            let mut i = 0;
+            while i < dv {
+                let left = (dv - i).min(S::LANES);
+                let x = if row.is_null() {
+                    S::zero()
+                } else if left == S::LANES {
+                    N::load::<S>(*row, i)
+                } else {
+                    N::load_n::<S>(*row, i, left)
+                };
+                wild = S::fma(x, S::zero(), wild);
+                S::store(v.add(i * KEYS + j * S::LANES), x);
+                i += S::LANES;
+            }
+        }
+        S::sum(wild).is_nan()
+    }
+}
+
+/// Floats of scratch that [`task`] needs.
+pub(super) fn scratch<S: Lanes>(p: &Problem<'_>, rows: usize, mr: usize, nr: usize) -> usize {
+    let l = Layout::new(rows, nr * S::LANES, p.dk, p.dv.next_multiple_of(mr));
+    let step = p.dk + p.dv.next_multiple_of(S::LANES) + 2 * l.lanes;
+    l.blocks * l.block + KEYS * step
+}
+
+/// Computes one task: `MR` keys or columns of values by `NR` vectors of rows at a time. `MR`
+/// divides `LANES` and [`KEYS`].
+///
+/// # Safety
+/// The operands are alive, `memory` has [`scratch`] floats, no other task has the same rows, and
+/// the CPU has the features of `S` and AVX2, FMA and F16C.
+#[inline(always)]
+pub(super) unsafe fn task<S: Lanes, N: Numbers, const MR: usize, const NR: usize>(
+    p: &Problem<'_>,
+    task: &Task,
+    memory: *mut f32,
+    partials: Partials,
+) {
+    let (dk, dv) = (p.dk, p.dv);
+    let rows = task.queries.len * p.group;
+    let l = Layout::new(rows, NR * S::LANES, dk, dv.next_multiple_of(MR));
+    // SAFETY: the parts add up to `scratch`; rows and keys exist.
+    unsafe {
+        let k = memory.add(l.blocks * l.block);
+        let v = k.add(KEYS * dk);
+        let s = v.add(KEYS * dv.next_multiple_of(S::LANES));
+        let masks = s.add(KEYS * l.lanes);
+        for i in 0..l.blocks {
+            let b = Block::of(l, memory, i);
+            b.clear::<S>(p, task, l, i);
+            p.load_queries(task, i * l.lanes, rows, l.lanes, b.q);
+        }
+        let mut key = task.keys.0;
+        while key < task.keys.1 {
+            let mut step = Step {
+                first: key,
+                n: KEYS.min(task.keys.1 - key),
+                lost: None,
+            };
+            let wild = load::<S, N, MR>(p, task, &mut step, k, v);
+            for i in 0..l.blocks {
+                let b = Block::of(l, memory, i);
+                let (r0, r1) = (i * l.lanes, rows.min((i + 1) * l.lanes));
+                let span = step.span(p, task, r0, r1, MR);
+                if span.from >= span.to {
+                    continue;
+                }
+                if let Some(mask) = p.mask {
+                    let n = step.n;
+                    if !p.load_mask(mask, task, r0, rows, l.lanes, key, n, masks) {
+                        continue;
+                    }
+                }
+                let mut top = [S::splat(f32::NEG_INFINITY); NR];
+                for j in (span.from..span.to).step_by(MR) {
+                    let to = s.add(j * l.lanes);
+                    scores::<S, MR, NR>(k.add(j * dk), b.q, dk, to, &mut top);
+                }
+                if !span.whole || p.has_terms() {
+                    top = [S::splat(f32::NEG_INFINITY); NR];
+                    finish::<S, NR>(p, task, b, &step, span, s, masks, &mut top);
+                }
+                let mut factor = [S::zero(); NR];
+                let factor = raise::<S, NR>(b, &top, &mut factor).then_some(&factor);
+                soften::<S, NR>(b, span, s);
+                if wild {
+                    weigh_wild::<S, NR>(v, s, span, dv, b.sums, factor);
+                    continue;
+                }
+                let weights = s.add(span.from * l.lanes);
+                for d in (0..dv).step_by(MR) {
+                    let from = v.add((d / S::LANES * KEYS + span.from) * S::LANES + d % S::LANES);
+                    let sums = b.sums.add(d * l.lanes);
+                    weigh::<S, MR, NR>(from, weights, span.to - span.from, sums, factor);
+                }
+            }
+            key += step.n;
+        }
+        for i in 0..l.blocks {
+            let b = Block::of(l, memory, i);
+            let (r0, lanes) = (i * l.lanes, l.lanes);
+            p.store_lanes(task, r0, rows, lanes, b.sums, b.top, b.total, partials);
+        }
     }
 }

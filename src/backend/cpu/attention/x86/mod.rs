@@ -1,17 +1,21 @@
 //! Attention for AVX2 and AVX-512: the table rows, and how one op becomes tasks.
 
+mod decode;
 mod flash;
+mod lanes;
+mod problem;
+mod split;
 
-use self::flash::{Heads, Mask, Partials, Problem, ROWS as TILE, Segment, Task};
+use self::{
+    problem::{Heads, Mask, Partials, Plain, Problem, Q8, Segment, Task},
+    split::{Join, tasks},
+};
 use super::seqs::{self, Cache};
 use crate::backend::cpu::{
-    matmul::x86::{
-        epilogue::{Floats, is_simd_float},
-        f32_gemm::{Blocks, Plain},
-    },
+    matmul::x86::epilogue::{Floats, is_simd_float},
     rows::{Ctx, Env, Row},
     view::Src,
-    x86::{Avx2, Avx512, Scratch, Simd},
+    x86::{Avx2, Avx512, Scratch},
 };
 use crate::{
     DType, Element, KernelId, Op, Quality, Tensor, TensorDesc,
@@ -20,10 +24,10 @@ use crate::{
     quant::QuantFormat,
 };
 use half::{bf16, f16};
-use std::{cell::RefCell, marker::PhantomData};
+use std::cell::RefCell;
 
-/// Fewest keys of a task that sees a part of them.
-const SPLIT: usize = 256;
+/// Operations below which other threads are not asked.
+const SERIAL: u64 = 1 << 18;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Level {
@@ -65,118 +69,69 @@ fn mask(t: &Tensor, shape: &[u32]) -> Result<Mask> {
     })
 }
 
-/// Partial results of one tile of queries that must be joined.
-struct Join {
-    queries: Segment,
-    head: usize,
-    at: usize,
-    parts: usize,
-}
-
-/// Tiles of queries, split along the keys where there are too few for the threads; and the
-/// number of rows of partial results.
-fn tasks(
-    p: &Problem<'_>,
-    segments: &[Segment],
-    heads: usize,
-    threads: usize,
-) -> (Vec<Task>, Vec<Join>, usize) {
-    let tile = (TILE / p.group).max(1);
-    let tiles: usize = segments.iter().map(|s| s.len.div_ceil(tile)).sum::<usize>() * heads;
-    let wanted = if threads == 1 {
-        1
-    } else {
-        (threads * 3).div_ceil(tiles.max(1))
-    };
-    let (mut tasks, mut joins, mut rows) = (Vec::new(), Vec::new(), 0);
-    for s in segments {
-        // The last tiles see the most keys: they start first.
-        for first in (0..s.len).step_by(tile).rev() {
-            let queries = Segment {
-                i0: s.i0 + first,
-                len: tile.min(s.len - first),
-                position: s.position + first as i64,
-                ..*s
-            };
-            let (lo, hi) = p.visible(&queries);
-            let parts = wanted.min((hi - lo) / SPLIT).max(1);
-            let step = (hi - lo).div_ceil(parts).max(1);
-            for head in 0..heads {
-                if parts == 1 {
-                    tasks.push(Task {
-                        queries,
-                        head,
-                        keys: (lo, hi),
-                        partial: None,
-                    });
-                    continue;
-                }
-                joins.push(Join {
-                    queries,
-                    head,
-                    at: rows,
-                    parts,
-                });
-                for part in 0..parts {
-                    let from = (lo + part * step).min(hi);
-                    let keys = (from, (from + step).min(hi));
-                    tasks.push(Task {
-                        queries,
-                        head,
-                        keys,
-                        partial: Some(rows),
-                    });
-                    rows += queries.len * p.group;
-                }
-            }
-        }
-    }
-    (tasks, joins, rows)
-}
-
-#[inline(always)]
-unsafe fn task<S: Simd>(
-    p: &Problem<'_>,
-    element: Element,
-    task: &Task,
-    scratch: &mut Scratch,
-    partials: Partials,
-) {
-    let at = scratch.take(p.scratch::<S>(task.queries.len * p.group));
-    // SAFETY: the caller's contract is the callee's.
-    unsafe {
-        match element {
-            Element::Plain(DType::F32) => {
-                p.task::<S, _>(Plain::<f32>(PhantomData), task, at, partials)
-            }
-            Element::Plain(DType::F16) => {
-                p.task::<S, _>(Plain::<f16>(PhantomData), task, at, partials)
-            }
-            Element::Plain(DType::BF16) => {
-                p.task::<S, _>(Plain::<bf16>(PhantomData), task, at, partials)
-            }
-            Element::Quant(q) => p.task::<S, _>(Blocks(q), task, at, partials),
+/// `$run::<N>(..)` for the numbers `N` of a cache.
+macro_rules! of_cache {
+    ($element:expr, $run:ident($($arg:expr),*)) => {
+        match $element {
+            Element::Plain(DType::F32) => $run::<Plain<f32>>($($arg),*),
+            Element::Plain(DType::F16) => $run::<Plain<f16>>($($arg),*),
+            Element::Plain(DType::BF16) => $run::<Plain<bf16>>($($arg),*),
+            Element::Quant(_) => $run::<Q8>($($arg),*),
             Element::Plain(_) => {}
         }
-    }
+    };
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn task_avx2(p: &Problem<'_>, e: Element, t: &Task, s: &mut Scratch, to: Partials) {
+unsafe fn task_avx2<N: problem::Numbers>(
+    p: &Problem<'_>,
+    t: &Task,
+    scratch: &mut Scratch,
+    to: Partials,
+) {
+    let rows = t.queries.len * p.group;
     // SAFETY: the caller's contract is the callee's.
-    unsafe { task::<Avx2>(p, e, t, s, to) }
+    unsafe {
+        if rows <= decode::most_rows(8) {
+            let at = scratch.take(decode::scratch::<Avx2>(p, rows));
+            decode::task::<Avx2, N, 8, 4, 2>(p, t, at, to);
+        } else if rows <= 8 {
+            let at = scratch.take(flash::scratch::<Avx2>(p, rows, 8, 1));
+            flash::task::<Avx2, N, 8, 1>(p, t, at, to);
+        } else {
+            let at = scratch.take(flash::scratch::<Avx2>(p, rows, 4, 3));
+            flash::task::<Avx2, N, 4, 3>(p, t, at, to);
+        }
+    }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-unsafe fn task_avx512(p: &Problem<'_>, e: Element, t: &Task, s: &mut Scratch, to: Partials) {
+unsafe fn task_avx512<N: problem::Numbers>(
+    p: &Problem<'_>,
+    t: &Task,
+    scratch: &mut Scratch,
+    to: Partials,
+) {
+    let rows = t.queries.len * p.group;
     // SAFETY: the caller's contract is the callee's.
-    unsafe { task::<Avx512>(p, e, t, s, to) }
+    unsafe {
+        if rows <= decode::most_rows(16) {
+            let at = scratch.take(decode::scratch::<Avx512>(p, rows));
+            decode::task::<Avx512, N, 16, 8, 4>(p, t, at, to);
+        } else if rows <= 16 {
+            let at = scratch.take(flash::scratch::<Avx512>(p, rows, 16, 1));
+            flash::task::<Avx512, N, 16, 1>(p, t, at, to);
+        } else {
+            let at = scratch.take(flash::scratch::<Avx512>(p, rows, 8, 2));
+            flash::task::<Avx512, N, 8, 2>(p, t, at, to);
+        }
+    }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn join(p: &Problem<'_>, j: &Join, partials: Partials) {
     // SAFETY: the caller's contract is the callee's.
-    unsafe { p.join::<Avx2>(&j.queries, j.head, j.at, j.parts, partials) }
+    unsafe { p.join::<Avx2>(&j.task, j.at, j.parts, partials) }
 }
 
 /// Zeros for these queries, which no sequence owns.
@@ -250,33 +205,35 @@ unsafe fn run(ctx: &Ctx, op: &Attention<Tensor>, level: Level) -> Result<()> {
     };
     let element = kv.k().element;
     let (tasks, joins, rows) = tasks(&p, &segments, hkv, ctx.pool.threads());
-    let work: usize = tasks
+    let work: u64 = tasks
         .iter()
-        .map(|t| t.queries.len * p.group * (t.keys.1 - t.keys.0) * (p.dk + p.dv))
+        .map(|t| (t.queries.len * p.group * (t.keys.1 - t.keys.0) * (p.dk + p.dv)) as u64)
         .sum();
     PARTIALS.with_borrow_mut(|memory| {
-        let width = match level {
-            Level::Avx2 => p.padded::<Avx2>(),
-            Level::Avx512 => p.padded::<Avx512>(),
-        };
         let mut partials = Partials {
             start: std::ptr::null_mut(),
-            width,
+            dv: p.dv,
         };
         partials.start = memory.take(rows * partials.step());
-        ctx.pool.parallel(tasks.len(), work as u64 / 20, |range| {
+        let one = |i: usize| {
             SCRATCH.with_borrow_mut(|scratch| {
-                for task in &tasks[range] {
-                    // SAFETY: `fits` saw the instruction sets; tasks write rows of their own.
-                    unsafe {
-                        match level {
-                            Level::Avx2 => task_avx2(&p, element, task, scratch, partials),
-                            Level::Avx512 => task_avx512(&p, element, task, scratch, partials),
+                let task: &Task = &tasks[i];
+                // SAFETY: `fits` saw the instruction sets; tasks write rows of their own.
+                unsafe {
+                    match level {
+                        Level::Avx2 => of_cache!(element, task_avx2(&p, task, scratch, partials)),
+                        Level::Avx512 => {
+                            of_cache!(element, task_avx512(&p, task, scratch, partials));
                         }
                     }
                 }
             });
-        });
+        };
+        if work < SERIAL {
+            (0..tasks.len()).for_each(one);
+        } else {
+            ctx.pool.each(tasks.len(), one);
+        }
         for j in &joins {
             // SAFETY: as above; all parts are complete.
             unsafe { join(&p, j, partials) };

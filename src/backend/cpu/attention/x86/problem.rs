@@ -1,0 +1,560 @@
+//! One op in the terms of the kernels: its operands, its tasks, and rows that go in and out.
+//!
+//! The rows of a task are the queries of all heads that share a KV head: row `r` is position
+//! `r / group` in head `r % group`.
+
+use super::{
+    super::seqs::Cache,
+    lanes::{Lanes, transpose8},
+};
+use crate::backend::cpu::{
+    matmul::x86::epilogue::Floats,
+    x86::{Avx2, Elem, Simd},
+};
+use std::arch::x86_64::*;
+
+/// Rows of a `[B, H, S, D]` float tensor: element strides of B, H and S.
+#[derive(Clone, Copy)]
+pub(super) struct Heads {
+    pub data: Floats,
+    pub strides: [usize; 3],
+}
+
+/// A mask operand.
+#[derive(Clone, Copy)]
+pub(super) struct Mask {
+    pub data: Floats,
+    /// Bytes where 0 hides, instead of floats to add.
+    pub boolean: bool,
+    /// Element strides of B, Hq, Sq.
+    pub strides: [usize; 3],
+}
+
+/// One op.
+pub(super) struct Problem<'a> {
+    pub q: Heads,
+    pub out: Heads,
+    pub k: Cache<'a>,
+    pub v: Cache<'a>,
+    pub group: usize,
+    pub dk: usize,
+    pub dv: usize,
+    pub scale: f32,
+    pub causal: bool,
+    pub window: Option<i64>,
+    pub softcap: Option<f32>,
+    pub alibi: Option<*const f32>,
+    pub sinks: Option<*const f32>,
+    pub mask: Option<Mask>,
+}
+
+// SAFETY: the pointers lead into operands that the op keeps alive; tasks write rows of their own.
+unsafe impl Sync for Problem<'_> {}
+
+/// Queries that follow each other in one sequence.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Segment {
+    /// Batch entry of q.
+    pub b: usize,
+    /// First query.
+    pub i0: usize,
+    /// Queries.
+    pub len: usize,
+    /// Sequence of the cache.
+    pub sequence: usize,
+    /// Position of the first query.
+    pub position: i64,
+    /// Keys.
+    pub kv_len: usize,
+}
+
+/// Some queries of a segment, the heads of one KV head, some keys.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Task {
+    /// The queries: a part of a segment.
+    pub queries: Segment,
+    /// KV head.
+    pub head: usize,
+    /// Keys.
+    pub keys: (usize, usize),
+    /// Where the unfinished result goes, in rows of [`Partials`].
+    pub partial: Option<usize>,
+}
+
+/// Results of tasks that saw a part of the keys: per row the sums `[dv]`, the largest score in
+/// powers of two and the denominator.
+#[derive(Clone, Copy)]
+pub(super) struct Partials {
+    pub start: *mut f32,
+    pub dv: usize,
+}
+
+// SAFETY: tasks write rows of their own.
+unsafe impl Sync for Partials {}
+// SAFETY: as above.
+unsafe impl Send for Partials {}
+
+impl Partials {
+    /// Floats per row.
+    pub fn step(self) -> usize {
+        self.dv + 2
+    }
+
+    /// Notes the largest score and the denominator of a row.
+    ///
+    /// # Safety
+    /// The row exists and is the caller's own.
+    pub unsafe fn finish(self, row: usize, top: f32, total: f32) {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let end = self.start.add(row * self.step() + self.dv);
+            *end = top;
+            *end.add(1) = total;
+        }
+    }
+}
+
+impl Problem<'_> {
+    /// First key and one past the last that any of these queries sees.
+    pub fn visible(&self, queries: &Segment) -> (usize, usize) {
+        let last = queries.position + queries.len as i64 - 1;
+        let end = if self.causal {
+            (last + 1).clamp(0, queries.kv_len as i64) as usize
+        } else {
+            queries.kv_len
+        };
+        let first = self
+            .window
+            .map_or(0, |w| (queries.position - w + 1).max(0) as usize);
+        (first.min(end), end)
+    }
+
+    /// True when scores need more than the product, the range of visible keys aside.
+    pub fn has_terms(&self) -> bool {
+        self.softcap.is_some() || self.alibi.is_some() || self.mask.is_some()
+    }
+
+    /// What queries are multiplied with as they are loaded. Scores are powers of two, but for
+    /// those that further terms in natural units follow.
+    pub fn query_factor(&self) -> f32 {
+        if self.has_terms() {
+            self.scale
+        } else {
+            self.scale * std::f32::consts::LOG2_E
+        }
+    }
+
+    /// Query head and position of row `r`.
+    #[inline(always)]
+    pub fn place(&self, task: &Task, r: usize) -> (usize, usize) {
+        (
+            task.head * self.group + r % self.group,
+            task.queries.i0 + r / self.group,
+        )
+    }
+
+    /// Element offset of row `r` in q or out.
+    #[inline(always)]
+    pub fn offset(&self, strides: [usize; 3], task: &Task, r: usize) -> usize {
+        let (h, i) = self.place(task, r);
+        let [sb, sh, ss] = strides;
+        task.queries.b * sb + h * sh + i * ss
+    }
+
+    /// What row `r` is multiplied with in the end, from its largest score in powers of two and
+    /// its denominator.
+    ///
+    /// # Safety
+    /// The sinks are alive.
+    #[inline(always)]
+    pub unsafe fn share(&self, task: &Task, r: usize, top: f32, total: f32) -> f32 {
+        if total == 0.0 {
+            return 0.0;
+        }
+        let Some(sinks) = self.sinks else {
+            return 1.0 / total;
+        };
+        // SAFETY: there is a sink for each head.
+        let sink = unsafe { *sinks.add(self.place(task, r).0) } * std::f32::consts::LOG2_E;
+        // Relative to the larger of the two, so that nothing overflows.
+        let most = top.max(sink);
+        let own = (top - most).exp2();
+        own / (total * own + (sink - most).exp2())
+    }
+
+    /// Stores row `r` from its sums.
+    ///
+    /// # Safety
+    /// The row is the caller's own, `sums` has `dv` floats, the CPU has the features of `S`.
+    #[inline(always)]
+    pub unsafe fn store<S: Simd>(&self, task: &Task, r: usize, sums: *const f32, factor: f32) {
+        let at = self.offset(self.out.strides, task, r);
+        // SAFETY: a row of out and its sums.
+        unsafe {
+            let mut d = 0;
+            while d < self.dv {
+                let n = (self.dv - d).min(S::LANES);
+                let v = S::mul(S::load_n(sums.add(d), n), S::splat(factor));
+                self.out.data.store::<S>(at + d, n, v);
+                d += n;
+            }
+        }
+    }
+
+    /// Joins `parts` partial results of one task's queries, from row `at` on with one tile after
+    /// the other.
+    ///
+    /// # Safety
+    /// As for the tasks; the parts are complete.
+    #[inline(always)]
+    pub unsafe fn join<S: Simd>(&self, task: &Task, at: usize, parts: usize, from: Partials) {
+        let (rows, dv) = (task.queries.len * self.group, self.dv);
+        // SAFETY: the rows of the parts exist; the first part's sums take those of the others.
+        unsafe {
+            for r in 0..rows {
+                let first = from.start.add((at + r) * from.step());
+                let part = |p: usize| first.add(p * rows * from.step());
+                let mut top = f32::NEG_INFINITY;
+                for p in 0..parts {
+                    top = top.max(*part(p).add(dv));
+                }
+                let mut total = 0.0;
+                for p in 0..parts {
+                    let part = part(p);
+                    let own = *part.add(dv);
+                    let factor = if own == top { 1.0 } else { (own - top).exp2() };
+                    total += factor * *part.add(dv + 1);
+                    let mut d = 0;
+                    while d < dv {
+                        let n = (dv - d).min(S::LANES);
+                        let v = S::mul(S::load_n(part.add(d), n), S::splat(factor));
+                        let v = if p == 0 {
+                            v
+                        } else {
+                            S::add(v, S::load_n(first.add(d), n))
+                        };
+                        S::store_n(first.add(d), n, v);
+                        d += n;
+                    }
+                }
+                self.store::<S>(task, r, first, self.share(task, r, top, total));
+            }
+        }
+    }
+
+    /// Slopes and positions (relative to the task's first) of rows `r0..r0 + n`, in lanes.
+    ///
+    /// # Safety
+    /// Both have room for `n`.
+    pub unsafe fn lane_places(
+        &self,
+        task: &Task,
+        r0: usize,
+        n: usize,
+        slopes: *mut f32,
+        at: *mut f32,
+    ) {
+        for i in 0..n {
+            let r = r0 + i;
+            // SAFETY: room for n; rows beyond the last take the slope of a head that exists.
+            unsafe {
+                *at.add(i) = (r / self.group) as f32;
+                if let Some(all) = self.alibi {
+                    *slopes.add(i) = *all.add(self.place(task, r).0);
+                }
+            }
+        }
+    }
+
+    /// Loads rows `r0..r0 + lanes` of q into lanes: `to[dk][lanes]`; those from `rows` on are
+    /// zero.
+    ///
+    /// # Safety
+    /// The operands are alive, `to` has room, the CPU has AVX2, FMA and F16C.
+    pub unsafe fn load_queries(
+        &self,
+        task: &Task,
+        r0: usize,
+        rows: usize,
+        lanes: usize,
+        to: *mut f32,
+    ) {
+        let mut from = [None; 64];
+        for (i, from) in from.iter_mut().enumerate().take(lanes) {
+            *from = (r0 + i < rows).then(|| self.offset(self.q.strides, task, r0 + i));
+        }
+        // SAFETY: rows of q; the caller's contract.
+        unsafe {
+            rows_to_lanes(
+                self.q.data,
+                false,
+                &from[..lanes],
+                self.dk,
+                self.query_factor(),
+                to,
+            );
+        }
+    }
+
+    /// Loads what the mask adds to keys `key..key + keys` of rows `r0..r0 + lanes`, as
+    /// `to[keys][lanes]`. False when it hides all of them.
+    ///
+    /// # Safety
+    /// As for [`Problem::load_queries`].
+    pub unsafe fn load_mask(
+        &self,
+        mask: Mask,
+        task: &Task,
+        r0: usize,
+        rows: usize,
+        lanes: usize,
+        key: usize,
+        keys: usize,
+        to: *mut f32,
+    ) -> bool {
+        let mut from = [None; 64];
+        for (i, from) in from.iter_mut().enumerate().take(lanes) {
+            *from = (r0 + i < rows).then(|| self.offset(mask.strides, task, r0 + i) + key);
+        }
+        // SAFETY: rows of the mask; the caller's contract.
+        unsafe { rows_to_lanes(mask.data, mask.boolean, &from[..lanes], keys, 1.0, to) }
+    }
+
+    /// Stores rows `r0..rows` (at most `lanes`) from `sums[dv][lanes]`, into out or into
+    /// `partials`; `top` and `total` are those of the lanes.
+    ///
+    /// # Safety
+    /// As for [`Problem::load_queries`].
+    pub unsafe fn store_lanes(
+        &self,
+        task: &Task,
+        r0: usize,
+        rows: usize,
+        lanes: usize,
+        sums: *const f32,
+        top: *const f32,
+        total: *const f32,
+        partials: Partials,
+    ) {
+        let n = lanes.min(rows - r0);
+        let (mut to, mut factors) = ([0; 64], [1f32; 64]);
+        // SAFETY: n lanes exist; rows of out, or of the partial results.
+        unsafe {
+            let data = match task.partial {
+                None => {
+                    for i in 0..n {
+                        to[i] = self.offset(self.out.strides, task, r0 + i);
+                        factors[i] = self.share(task, r0 + i, *top.add(i), *total.add(i));
+                    }
+                    self.out.data
+                }
+                Some(at) => {
+                    for i in 0..n {
+                        let row = at + r0 + i;
+                        to[i] = row * partials.step();
+                        partials.finish(row, *top.add(i), *total.add(i));
+                    }
+                    Floats {
+                        start: partials.start.cast(),
+                        dtype: crate::DType::F32,
+                    }
+                }
+            };
+            lanes_to_rows(sums, lanes, self.dv, &factors, data, &to[..n]);
+        }
+    }
+}
+
+/// Loads `len` elements of the rows at element offsets `from` as `to[len][from.len()]`, times
+/// `factor`; rows that are not there are zero. A `boolean` 0 becomes -inf and any other 0. False
+/// when all that was loaded is -inf.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn rows_to_lanes(
+    data: Floats,
+    boolean: bool,
+    from: &[Option<usize>],
+    len: usize,
+    factor: f32,
+    to: *mut f32,
+) -> bool {
+    let lanes = from.len();
+    let mut any = false;
+    let factor = _mm256_set1_ps(factor);
+    let low = _mm256_set1_ps(f32::NEG_INFINITY);
+    // SAFETY: len elements of each row exist; stores stay inside `to`.
+    unsafe {
+        for (l0, from) in from.chunks(8).enumerate() {
+            let mut d = 0;
+            while d < len {
+                let n = (len - d).min(8);
+                let mut cells = [_mm256_setzero_ps(); 8];
+                for (cell, from) in cells.iter_mut().zip(from) {
+                    let Some(from) = from else { continue };
+                    *cell = if boolean {
+                        let hidden = boolean8(data.start.add(from + d), n);
+                        _mm256_and_ps(hidden, low)
+                    } else if n == 8 {
+                        _mm256_mul_ps(load8(data, from + d), factor)
+                    } else {
+                        _mm256_mul_ps(data.load::<Avx2>(from + d, n), factor)
+                    };
+                    let some = _mm256_cmp_ps::<_CMP_NLE_UQ>(*cell, low);
+                    any |= n < 8 || _mm256_movemask_ps(some) != 0;
+                }
+                let cells = transpose8(cells);
+                for (i, cell) in cells.iter().enumerate().take(n) {
+                    _mm256_storeu_ps(to.add((d + i) * lanes + l0 * 8), *cell);
+                }
+                d += n;
+            }
+        }
+    }
+    any
+}
+
+/// All ones where a byte is 0.
+///
+/// # Safety
+/// `n <= 8` bytes exist; the CPU has AVX2.
+#[inline(always)]
+unsafe fn boolean8(p: *const u8, n: usize) -> __m256 {
+    let mut bytes = [0u8; 8];
+    // SAFETY: the caller's contract.
+    unsafe {
+        std::ptr::copy_nonoverlapping(p, bytes.as_mut_ptr(), n);
+        let wide = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(i64::from_le_bytes(bytes)));
+        _mm256_castsi256_ps(_mm256_cmpeq_epi32(wide, _mm256_setzero_si256()))
+    }
+}
+
+/// # Safety
+/// 8 elements exist; the CPU has AVX2 and F16C.
+#[inline(always)]
+unsafe fn load8(data: Floats, at: usize) -> __m256 {
+    use half::{bf16, f16};
+    // SAFETY: the caller's contract.
+    unsafe {
+        match data.dtype {
+            crate::DType::F16 => f16::load::<Avx2>(data.start.cast::<f16>().add(at)),
+            crate::DType::BF16 => bf16::load::<Avx2>(data.start.cast::<bf16>().add(at)),
+            _ => f32::load::<Avx2>(data.start.cast::<f32>().add(at)),
+        }
+    }
+}
+
+/// Stores lane `i` of `sums[len][lanes]` times `factors[i]` as the row at element offset `to[i]`.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn lanes_to_rows(
+    sums: *const f32,
+    lanes: usize,
+    len: usize,
+    factors: &[f32; 64],
+    data: Floats,
+    to: &[usize],
+) {
+    // SAFETY: whole vectors of lanes exist in `sums`; len elements of each row exist.
+    unsafe {
+        for (l0, to) in to.chunks(8).enumerate() {
+            let factor = _mm256_loadu_ps(factors.as_ptr().add(l0 * 8));
+            let mut d = 0;
+            while d < len {
+                let n = (len - d).min(8);
+                let mut cells = [_mm256_setzero_ps(); 8];
+                for (i, cell) in cells.iter_mut().enumerate().take(n) {
+                    let v = _mm256_loadu_ps(sums.add((d + i) * lanes + l0 * 8));
+                    *cell = _mm256_mul_ps(v, factor);
+                }
+                let cells = transpose8(cells);
+                for (cell, to) in cells.iter().zip(to) {
+                    data.store::<Avx2>(to + d, n, *cell);
+                }
+                d += n;
+            }
+        }
+    }
+}
+
+/// First byte of each of keys `key..key + rows.len()` of a sequence in a KV head; null for those
+/// on no page. False when there is one.
+///
+/// # Safety
+/// The keys are below the capacity.
+#[inline(always)]
+pub(super) unsafe fn locate(
+    cache: &Cache<'_>,
+    sequence: usize,
+    head: usize,
+    key: usize,
+    rows: &mut [*const u8],
+) -> bool {
+    let mut all = true;
+    let mut j = 0;
+    while j < rows.len() {
+        let (offset, left) = cache.run(sequence, head, key + j);
+        let n = left.min(rows.len() - j);
+        for (i, row) in rows[j..j + n].iter_mut().enumerate() {
+            *row = match offset {
+                // SAFETY: rows of the cache.
+                Some(offset) => unsafe { cache.view.ptr().add(offset + i * cache.step()) },
+                None => std::ptr::null(),
+            };
+        }
+        all &= offset.is_some();
+        j += n;
+    }
+    all
+}
+
+/// Numbers of a row of keys or values.
+///
+/// # Safety
+/// `row` is the first byte of a row that has elements `i..i + n`, `i` a multiple of 16, `n` at
+/// most `LANES`, and the CPU has the features of `S`, AVX2 and F16C.
+pub(super) trait Numbers: Copy {
+    /// `n` of them from `i` on, the rest zero.
+    unsafe fn load_n<S: Lanes>(row: *const u8, i: usize, n: usize) -> S::F;
+    /// `LANES` of them from `i` on.
+    unsafe fn load<S: Lanes>(row: *const u8, i: usize) -> S::F;
+}
+
+/// Plain numbers.
+#[derive(Clone, Copy)]
+pub(super) struct Plain<T>(std::marker::PhantomData<T>);
+
+impl<T: Elem> Numbers for Plain<T> {
+    #[inline(always)]
+    unsafe fn load_n<S: Lanes>(row: *const u8, i: usize, n: usize) -> S::F {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { T::load_n::<S>(row.cast::<T>().add(i), n) }
+    }
+    #[inline(always)]
+    unsafe fn load<S: Lanes>(row: *const u8, i: usize) -> S::F {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { T::load::<S>(row.cast::<T>().add(i)) }
+    }
+}
+
+/// Blocks of 32 signed bytes after a scale in f16.
+#[derive(Clone, Copy)]
+pub(super) struct Q8;
+
+/// Bytes of a block of [`Q8`].
+pub(super) const Q8_BYTES: usize = 34;
+
+impl Numbers for Q8 {
+    #[inline(always)]
+    unsafe fn load_n<S: Lanes>(row: *const u8, i: usize, _: usize) -> S::F {
+        // SAFETY: rows are whole blocks; the caller's contract is the callee's.
+        unsafe { Self::load::<S>(row, i) }
+    }
+    #[inline(always)]
+    unsafe fn load<S: Lanes>(row: *const u8, i: usize) -> S::F {
+        // SAFETY: a block of the row.
+        unsafe {
+            let block = row.add(i / 32 * Q8_BYTES);
+            let scale = i32::from(block.cast::<u16>().read_unaligned());
+            let scale = _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(scale)));
+            S::mul(S::load_i8(block.add(2 + i % 32)), S::splat(scale))
+        }
+    }
+}
