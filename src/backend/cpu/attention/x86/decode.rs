@@ -11,6 +11,8 @@ use std::arch::x86_64::*;
 
 /// Keys per step.
 const KEYS: usize = 64;
+/// Bytes of keys or values between what is read and what is asked for.
+const AHEAD: usize = 8192;
 /// Rows that share a pass over keys or values.
 const SIDE: usize = 4;
 
@@ -60,13 +62,14 @@ impl Step {
     }
 }
 
-/// Asks for `bytes` at `row`, which may be null.
+/// Asks the second level of cache for `bytes` at `row`, which may be null: the first has room for
+/// too few requests on their way.
 #[inline(always)]
 unsafe fn fetch(row: *const u8, bytes: usize) {
     let mut at = 0;
     while at < bytes {
         // SAFETY: a hint for any address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(at).cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(row.wrapping_add(at).cast()) };
         at += 64;
     }
 }
@@ -172,7 +175,8 @@ struct Lines {
     total: *mut f32,
 }
 
-/// Scores of all rows against the keys of a step; asks for its values meanwhile.
+/// Scores of all rows against the keys of a step. Asks for the `bytes` of each of the rows `next`
+/// meanwhile.
 #[inline(always)]
 unsafe fn all_scores<S: Lanes, N: Numbers, const R: usize, const G: usize>(
     p: &Problem<'_>,
@@ -180,7 +184,8 @@ unsafe fn all_scores<S: Lanes, N: Numbers, const R: usize, const G: usize>(
     r0: usize,
     rows: usize,
     step: &Step,
-    ahead: usize,
+    next: &[*const u8],
+    bytes: usize,
 ) {
     // SAFETY: rows beyond the last repeat it, and so do keys; see `scores`.
     unsafe {
@@ -196,8 +201,8 @@ unsafe fn all_scores<S: Lanes, N: Numbers, const R: usize, const G: usize>(
             let mut to = s;
             for g in 0..G {
                 k[g] = step.k[(j + g).min(step.n - 1)];
-                if ahead > 0 {
-                    fetch(step.v[(j + g).min(step.n - 1)], ahead);
+                if let Some(&row) = next.get(j + g) {
+                    fetch(row, bytes);
                 }
             }
             for to in &mut to {
@@ -209,7 +214,8 @@ unsafe fn all_scores<S: Lanes, N: Numbers, const R: usize, const G: usize>(
     }
 }
 
-/// Adds the values of a step to the sums of all rows; asks for the next step's keys meanwhile.
+/// Adds the values of a step to the sums of all rows. Asks for the `bytes` of each of the rows
+/// `next` meanwhile.
 #[inline(always)]
 unsafe fn all_values<S: Lanes, N: Numbers, const R: usize, const C: usize>(
     p: &Problem<'_>,
@@ -513,15 +519,18 @@ unsafe fn one<S: Lanes, N: Numbers, const G1: usize, const G2: usize, const G4: 
     let rows = task.queries.len * p.group;
     // SAFETY: the caller's contract is the callee's.
     unsafe {
-        let mut ahead = v_bytes;
+        let mut later = [std::ptr::null(); KEYS];
+        following(&step.k[..step.n], &next.k[..next.n], k_bytes, &mut later);
+        let mut ahead = &later[..];
         let mut r0 = 0;
         while r0 < rows {
+            let n = k_bytes;
             match rows - r0 {
-                1 => all_scores::<S, N, 1, G1>(p, l, r0, rows, step, ahead),
-                2 => all_scores::<S, N, 2, G2>(p, l, r0, rows, step, ahead),
-                _ => all_scores::<S, N, SIDE, G4>(p, l, r0, rows, step, ahead),
+                1 => all_scores::<S, N, 1, G1>(p, l, r0, rows, step, ahead, n),
+                2 => all_scores::<S, N, 2, G2>(p, l, r0, rows, step, ahead, n),
+                _ => all_scores::<S, N, SIDE, G4>(p, l, r0, rows, step, ahead, n),
             }
-            ahead = 0;
+            ahead = &[];
             r0 += SIDE;
         }
         let mut zero = false;
@@ -535,10 +544,12 @@ unsafe fn one<S: Lanes, N: Numbers, const G1: usize, const G2: usize, const G4: 
             }
             return;
         }
-        let mut ahead = &next.k[..next.n];
+        let mut later = [std::ptr::null(); KEYS];
+        following(&step.v[..step.n], &next.v[..next.n], v_bytes, &mut later);
+        let mut ahead = &later[..];
         let mut r0 = 0;
         while r0 < rows {
-            let n = k_bytes;
+            let n = v_bytes;
             match rows - r0 {
                 1 => all_values::<S, N, 1, 4>(p, l, r0, rows, step, ahead, n),
                 2 => all_values::<S, N, 2, 4>(p, l, r0, rows, step, ahead, n),
@@ -550,5 +561,15 @@ unsafe fn one<S: Lanes, N: Numbers, const G1: usize, const G2: usize, const G4: 
             ahead = &[];
             r0 += SIDE;
         }
+    }
+}
+
+/// For each key of a step the row that lies [`AHEAD`] behind its own: `rows` are `bytes` long, and
+/// `next` are those of the next step.
+fn following(rows: &[*const u8], next: &[*const u8], bytes: usize, out: &mut [*const u8; KEYS]) {
+    let ahead = (AHEAD / bytes).clamp(1, KEYS);
+    let all = rows.iter().chain(next).skip(ahead);
+    for (out, row) in out.iter_mut().zip(all) {
+        *out = *row;
     }
 }

@@ -1,6 +1,7 @@
 //! Attention with queries in the lanes of vectors (after Dao et al. 2022): one task is a tile of
-//! rows and a range of keys. Keys and values become f32 once per task, a tile at a time, and stay
-//! in the order in which they lie: their numbers are broadcast. Softmax has no step across lanes.
+//! rows and a range of keys. Keys and values are converted once per task, a tile at a time, and
+//! stay in the order in which they lie: their numbers are broadcast. Softmax has no step across
+//! lanes. What is multiplied, and in which type, is an [`Arithmetic`].
 
 use super::{
     lanes::Lanes,
@@ -13,6 +14,283 @@ pub(super) const KEYS: usize = 96;
 /// How far (in powers of two) scores may rise above those that weights are relative to before
 /// sums are scaled down.
 pub(super) const SLACK: f32 = 8.0;
+
+/// Numbers of a head that are multiplied at a time, so that those of the queries stay near.
+pub(super) const DEPTH: usize = 128;
+
+/// The two products of attention. `k`, `v`, `q` and the weights are in a layout of its own, within
+/// the floats that f32 would take: keys `[KEYS][dk]`, values
+/// `[panels of LANES columns][KEYS][LANES]`, queries `[dk][NR]` and weights `[KEYS][NR]` vectors.
+///
+/// # Safety
+/// The memory of every method is as large as said, keys come in even numbers, and the CPU has the
+/// features of `S` and of the implementing type, AVX2, FMA and F16C.
+pub(super) trait Arithmetic<S: Lanes> {
+    /// f32 queries to the layout of [`Arithmetic::scores`], in place.
+    unsafe fn pack_queries(q: *mut f32, dk: usize, lanes: usize);
+    /// One key; zeros for null.
+    unsafe fn load_key<N: Numbers>(row: *const u8, dk: usize, to: *mut f32);
+    /// The values of keys `j` and `j + 1`; zeros for null. Adds lanes that are NaN to `wild` where
+    /// a number is not finite.
+    unsafe fn load_values<N: Numbers>(
+        rows: [*const u8; 2],
+        j: usize,
+        dv: usize,
+        to: *mut f32,
+        wild: &mut S::F,
+    );
+    /// Scores of `MR` keys against the queries of a block. Raises `top`.
+    unsafe fn scores<const MR: usize, const NR: usize>(
+        k: *const f32,
+        q: *const f32,
+        dk: usize,
+        part: std::ops::Range<usize>,
+        s: *mut f32,
+        top: &mut [S::F; NR],
+    );
+    /// Weights of keys `j` and `j + 1` to the layout of [`Arithmetic::weigh`].
+    unsafe fn pack_weights<const NR: usize>(w: [[S::F; NR]; 2], j: usize, to: *mut f32);
+    /// `sums[MR][NR] (*= factor) += values . weights` of columns `d..d + MR`.
+    unsafe fn weigh<const MR: usize, const NR: usize>(
+        v: *const f32,
+        w: *const f32,
+        span: Span,
+        d: usize,
+        sums: *mut f32,
+        factor: Option<&[S::F; NR]>,
+    );
+    /// Values of keys `j` and `j + 1` in column `d`, and their weights in vector `c`.
+    unsafe fn pair<const NR: usize>(
+        v: *const f32,
+        w: *const f32,
+        j: usize,
+        d: usize,
+        c: usize,
+    ) -> [(f32, S::F); 2];
+}
+
+/// f32 throughout.
+pub(super) struct Exact;
+
+impl<S: Lanes> Arithmetic<S> for Exact {
+    #[inline(always)]
+    unsafe fn pack_queries(_: *mut f32, _: usize, _: usize) {}
+
+    #[inline(always)]
+    unsafe fn load_key<N: Numbers>(row: *const u8, dk: usize, to: *mut f32) {
+        // SAFETY: dk numbers of the row.
+        unsafe {
+            let mut i = 0;
+            while i < dk {
+                let left = (dk - i).min(S::LANES);
+                if row.is_null() {
+                    S::store_n(to.add(i), left, S::zero());
+                } else if left == S::LANES {
+                    S::store(to.add(i), N::load::<S>(row, i));
+                } else {
+                    S::store_n(to.add(i), left, N::load_n::<S>(row, i, left));
+                }
+                i += left;
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_values<N: Numbers>(
+        rows: [*const u8; 2],
+        j: usize,
+        dv: usize,
+        to: *mut f32,
+        wild: &mut S::F,
+    ) {
+        // SAFETY: dv numbers of the rows; whole vectors fit the panels.
+        unsafe {
+            for (r, row) in rows.into_iter().enumerate() {
+                let mut i = 0;
+                while i < dv {
+                    let x = some::<S, N>(row, i, dv);
+                    *wild = S::fma(x, S::zero(), *wild);
+                    S::store(to.add(i * KEYS + (j + r) * S::LANES), x);
+                    i += S::LANES;
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn scores<const MR: usize, const NR: usize>(
+        k: *const f32,
+        q: *const f32,
+        dk: usize,
+        part: std::ops::Range<usize>,
+        s: *mut f32,
+        top: &mut [S::F; NR],
+    ) {
+        // SAFETY: the loops stay inside the keys, the queries and the scores.
+        unsafe {
+            let mut acc = first::<S, MR, NR>(s, part.start);
+            for i in part.start..part.end {
+                let mut b = [S::zero(); NR];
+                for c in 0..NR {
+                    b[c] = S::load(q.add((i * NR + c) * S::LANES));
+                }
+                for r in 0..MR {
+                    let a = S::splat(*k.add(r * dk + i));
+                    for c in 0..NR {
+                        acc[r][c] = S::fma(a, b[c], acc[r][c]);
+                    }
+                }
+            }
+            last::<S, MR, NR>(s, &acc, top);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn pack_weights<const NR: usize>(w: [[S::F; NR]; 2], j: usize, to: *mut f32) {
+        // SAFETY: weights of two keys.
+        unsafe {
+            for r in 0..2 {
+                for c in 0..NR {
+                    S::store(to.add(((j + r) * NR + c) * S::LANES), w[r][c]);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn weigh<const MR: usize, const NR: usize>(
+        v: *const f32,
+        w: *const f32,
+        span: Span,
+        d: usize,
+        sums: *mut f32,
+        factor: Option<&[S::F; NR]>,
+    ) {
+        // SAFETY: the loops stay inside the values, the weights and the sums.
+        unsafe {
+            let v = v.add(d / S::LANES * KEYS * S::LANES + d % S::LANES);
+            let mut acc = scaled::<S, MR, NR>(sums, factor);
+            for j in span.from..span.to {
+                let mut b = [S::zero(); NR];
+                for c in 0..NR {
+                    b[c] = S::load(w.add((j * NR + c) * S::LANES));
+                }
+                for r in 0..MR {
+                    let a = S::splat(*v.add(j * S::LANES + r));
+                    for c in 0..NR {
+                        acc[r][c] = S::fma(a, b[c], acc[r][c]);
+                    }
+                }
+            }
+            put::<S, MR, NR>(sums, &acc);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn pair<const NR: usize>(
+        v: *const f32,
+        w: *const f32,
+        j: usize,
+        d: usize,
+        c: usize,
+    ) -> [(f32, S::F); 2] {
+        // SAFETY: numbers of the tile.
+        unsafe {
+            let one = |j: usize| {
+                (
+                    *v.add((d / S::LANES * KEYS + j) * S::LANES + d % S::LANES),
+                    S::load(w.add((j * NR + c) * S::LANES)),
+                )
+            };
+            [one(j), one(j + 1)]
+        }
+    }
+}
+
+/// `LANES` numbers of a row of `len` from `i` on, the rest zero; zeros for null.
+#[inline(always)]
+pub(super) unsafe fn some<S: Lanes, N: Numbers>(row: *const u8, i: usize, len: usize) -> S::F {
+    // SAFETY: i < len, which the row has.
+    unsafe {
+        if row.is_null() || i >= len {
+            S::zero()
+        } else if i + S::LANES <= len {
+            N::load::<S>(row, i)
+        } else {
+            N::load_n::<S>(row, i, len - i)
+        }
+    }
+}
+
+/// Scores so far, which are none at the start.
+#[inline(always)]
+pub(super) unsafe fn first<S: Lanes, const MR: usize, const NR: usize>(
+    s: *const f32,
+    start: usize,
+) -> [[S::F; NR]; MR] {
+    // SAFETY: scores of MR keys.
+    unsafe {
+        if start == 0 {
+            return [[S::zero(); NR]; MR];
+        }
+        scaled::<S, MR, NR>(s, None)
+    }
+}
+
+/// Stores scores and raises `top`.
+#[inline(always)]
+pub(super) unsafe fn last<S: Lanes, const MR: usize, const NR: usize>(
+    s: *mut f32,
+    acc: &[[S::F; NR]; MR],
+    top: &mut [S::F; NR],
+) {
+    // SAFETY: scores of MR keys.
+    unsafe {
+        put::<S, MR, NR>(s, acc);
+        for r in 0..MR {
+            for c in 0..NR {
+                top[c] = S::max(acc[r][c], top[c]);
+            }
+        }
+    }
+}
+
+/// Vectors times `factor`, where there is one.
+#[inline(always)]
+pub(super) unsafe fn scaled<S: Lanes, const MR: usize, const NR: usize>(
+    from: *const f32,
+    factor: Option<&[S::F; NR]>,
+) -> [[S::F; NR]; MR] {
+    // SAFETY: MR * NR vectors.
+    unsafe {
+        let mut acc = [[S::zero(); NR]; MR];
+        for r in 0..MR {
+            for c in 0..NR {
+                acc[r][c] = S::load(from.add((r * NR + c) * S::LANES));
+                if let Some(factor) = factor {
+                    acc[r][c] = S::mul(acc[r][c], factor[c]);
+                }
+            }
+        }
+        acc
+    }
+}
+
+/// Stores vectors.
+#[inline(always)]
+pub(super) unsafe fn put<S: Lanes, const MR: usize, const NR: usize>(
+    to: *mut f32,
+    acc: &[[S::F; NR]; MR],
+) {
+    // SAFETY: MR * NR vectors.
+    unsafe {
+        for r in 0..MR {
+            for c in 0..NR {
+                S::store(to.add((r * NR + c) * S::LANES), acc[r][c]);
+            }
+        }
+    }
+}
 
 /// Where the parts of a task lie in scratch memory: `NR` vectors of rows are a block.
 #[derive(Clone, Copy)]
@@ -247,8 +525,8 @@ pub(super) unsafe fn relative_to<S: Lanes>(top: S::F) -> S::F {
 
 /// Scores to weights in place; their sums go to the totals.
 #[inline(always)]
-unsafe fn soften<S: Lanes, const NR: usize>(b: Block, span: Span, s: *mut f32) {
-    // SAFETY: keys of the span, lanes of the block.
+unsafe fn soften<S: Lanes, A: Arithmetic<S>, const NR: usize>(b: Block, span: Span, s: *mut f32) {
+    // SAFETY: keys of the span, lanes of the block; packed weights lie before the next scores.
     unsafe {
         let mut top = [S::zero(); NR];
         let mut total = [S::zero(); NR];
@@ -256,13 +534,16 @@ unsafe fn soften<S: Lanes, const NR: usize>(b: Block, span: Span, s: *mut f32) {
             top[c] = relative_to::<S>(S::load(b.top.add(c * S::LANES)));
             total[c] = S::load(b.total.add(c * S::LANES));
         }
-        for j in span.from..span.to {
-            for c in 0..NR {
-                let at = s.add((j * NR + c) * S::LANES);
-                let w = S::exp2(S::sub(S::load(at), top[c]));
-                S::store(at, w);
-                total[c] = S::add(total[c], w);
+        for j in (span.from..span.to).step_by(2) {
+            let mut w = [[S::zero(); NR]; 2];
+            for r in 0..2 {
+                for c in 0..NR {
+                    let score = S::load(s.add(((j + r) * NR + c) * S::LANES));
+                    w[r][c] = S::exp2(S::sub(score, top[c]));
+                    total[c] = S::add(total[c], w[r][c]);
+                }
             }
+            A::pack_weights::<NR>(w, j, s);
         }
         for c in 0..NR {
             S::store(b.total.add(c * S::LANES), total[c]);
@@ -270,84 +551,10 @@ unsafe fn soften<S: Lanes, const NR: usize>(b: Block, span: Span, s: *mut f32) {
     }
 }
 
-/// Scores of `MR` keys, `dk` floats each, against the queries of a block. Raises `top`.
+/// [`Arithmetic::weigh`] of all values where some are not finite: a key of weight 0 must not speak
+/// as 0 * NaN.
 #[inline(always)]
-unsafe fn scores<S: Lanes, const MR: usize, const NR: usize>(
-    k: *const f32,
-    q: *const f32,
-    dk: usize,
-    s: *mut f32,
-    top: &mut [S::F; NR],
-) {
-    // SAFETY: the loops stay inside the keys, the queries and the scores.
-    unsafe {
-        let mut acc = [[S::zero(); NR]; MR];
-        for i in 0..dk {
-            let mut b = [S::zero(); NR];
-            for c in 0..NR {
-                b[c] = S::load(q.add((i * NR + c) * S::LANES));
-            }
-            for r in 0..MR {
-                let a = S::splat(*k.add(r * dk + i));
-                for c in 0..NR {
-                    acc[r][c] = S::fma(a, b[c], acc[r][c]);
-                }
-            }
-        }
-        for r in 0..MR {
-            for c in 0..NR {
-                S::store(s.add((r * NR + c) * S::LANES), acc[r][c]);
-                top[c] = S::max(acc[r][c], top[c]);
-            }
-        }
-    }
-}
-
-/// `sums[MR][NR] (*= factor) += values . weights` over some keys; the values of a key are
-/// `LANES` floats apart.
-#[inline(always)]
-unsafe fn weigh<S: Lanes, const MR: usize, const NR: usize>(
-    v: *const f32,
-    w: *const f32,
-    keys: usize,
-    sums: *mut f32,
-    factor: Option<&[S::F; NR]>,
-) {
-    // SAFETY: the loops stay inside the values, the weights and the sums.
-    unsafe {
-        let mut acc = [[S::zero(); NR]; MR];
-        for r in 0..MR {
-            for c in 0..NR {
-                acc[r][c] = S::load(sums.add((r * NR + c) * S::LANES));
-                if let Some(factor) = factor {
-                    acc[r][c] = S::mul(acc[r][c], factor[c]);
-                }
-            }
-        }
-        for j in 0..keys {
-            let mut b = [S::zero(); NR];
-            for c in 0..NR {
-                b[c] = S::load(w.add((j * NR + c) * S::LANES));
-            }
-            for r in 0..MR {
-                let a = S::splat(*v.add(j * S::LANES + r));
-                for c in 0..NR {
-                    acc[r][c] = S::fma(a, b[c], acc[r][c]);
-                }
-            }
-        }
-        for r in 0..MR {
-            for c in 0..NR {
-                S::store(sums.add((r * NR + c) * S::LANES), acc[r][c]);
-            }
-        }
-    }
-}
-
-/// [`weigh`] of all values where some are not finite: a key of weight 0 must not speak as
-/// 0 * NaN.
-#[inline(always)]
-unsafe fn weigh_wild<S: Lanes, const NR: usize>(
+unsafe fn weigh_wild<S: Lanes, A: Arithmetic<S>, const NR: usize>(
     v: *const f32,
     w: *const f32,
     span: Span,
@@ -364,10 +571,10 @@ unsafe fn weigh_wild<S: Lanes, const NR: usize>(
                 if let Some(factor) = factor {
                     sum = S::mul(sum, factor[c]);
                 }
-                for j in span.from..span.to {
-                    let w = S::load(w.add((j * NR + c) * S::LANES));
-                    let v = *v.add((d / S::LANES * KEYS + j) * S::LANES + d % S::LANES);
-                    sum = S::add(sum, S::where_nonzero(w, S::mul(w, S::splat(v))));
+                for j in (span.from..span.to).step_by(2) {
+                    for (v, w) in A::pair::<NR>(v, w, j, d, c) {
+                        sum = S::add(sum, S::where_nonzero(w, S::mul(w, S::splat(v))));
+                    }
                 }
                 S::store(to, sum);
             }
@@ -375,37 +582,24 @@ unsafe fn weigh_wild<S: Lanes, const NR: usize>(
     }
 }
 
-/// Loads one step: keys as `[KEYS][dk]`, values as `[panels of LANES columns][KEYS][LANES]`.
-/// True when some value is not finite.
+/// Loads one step; true when some value is not finite.
 #[inline(always)]
-unsafe fn load<S: Lanes, N: Numbers, const MR: usize>(
+unsafe fn load<S: Lanes, A: Arithmetic<S>, N: Numbers, const MR: usize>(
     p: &Problem<'_>,
     task: &Task,
     step: &mut Step,
     k: *mut f32,
     v: *mut f32,
 ) -> bool {
-    let (dk, dv, n) = (p.dk, p.dv, step.n);
     let sequence = task.queries.sequence;
+    // Up to whole groups of MR are written.
+    let (n, padded) = (step.n, step.n.next_multiple_of(MR));
     let mut rows = [std::ptr::null::<u8>(); KEYS];
-    // SAFETY: n keys exist; up to whole groups of MR, which fit, are written.
+    // SAFETY: n keys exist; whole groups fit.
     unsafe {
         let all = locate(&p.k, sequence, task.head, step.first, &mut rows[..n]);
-        let padded = n.next_multiple_of(MR);
         for (j, row) in rows[..padded].iter().enumerate() {
-            let to = k.add(j * dk);
-            let mut i = 0;
-            while i < dk {
-                let left = (dk - i).min(S::LANES);
-                if row.is_null() {
-                    S::store_n(to.add(i), left, S::zero());
-                } else if left == S::LANES {
-                    S::store(to.add(i), N::load::<S>(*row, i));
-                } else {
-                    S::store_n(to.add(i), left, N::load_n::<S>(*row, i, left));
-                }
-                i += left;
-            }
+            A::load_key::<N>(*row, p.dk, k.add(j * p.dk));
         }
         let mut lost = [false; KEYS];
         for (lost, row) in lost.iter_mut().zip(&rows[..n]) {
@@ -417,21 +611,8 @@ unsafe fn load<S: Lanes, N: Numbers, const MR: usize>(
         }
         step.lost = (!all || !both).then_some(lost);
         let mut wild = S::zero();
-        for (j, row) in rows[..padded].iter().enumerate() {
-            let mut i = 0;
-            while i < dv {
-                let left = (dv - i).min(S::LANES);
-                let x = if row.is_null() {
-                    S::zero()
-                } else if left == S::LANES {
-                    N::load::<S>(*row, i)
-                } else {
-                    N::load_n::<S>(*row, i, left)
-                };
-                wild = S::fma(x, S::zero(), wild);
-                S::store(v.add(i * KEYS + j * S::LANES), x);
-                i += S::LANES;
-            }
+        for j in (0..padded).step_by(2) {
+            A::load_values::<N>([rows[j], rows[j + 1]], j, p.dv, v, &mut wild);
         }
         S::sum(wild).is_nan()
     }
@@ -441,17 +622,24 @@ unsafe fn load<S: Lanes, N: Numbers, const MR: usize>(
 pub(super) fn scratch<S: Lanes>(p: &Problem<'_>, rows: usize, mr: usize, nr: usize) -> usize {
     let l = Layout::new(rows, nr * S::LANES, p.dk, p.dv.next_multiple_of(mr));
     let step = p.dk + p.dv.next_multiple_of(S::LANES) + 2 * l.lanes;
-    l.blocks * l.block + KEYS * step
+    // A row of an odd number of halves ends in half a float more.
+    l.blocks * l.block + KEYS * step + 16
 }
 
-/// Computes one task: `MR` keys or columns of values by `NR` vectors of rows at a time. `MR`
-/// divides `LANES` and [`KEYS`].
+/// Computes one task: `MR` keys or columns of values by `NR` vectors of rows at a time. `MR` is
+/// even and divides `LANES` and [`KEYS`].
 ///
 /// # Safety
 /// The operands are alive, `memory` has [`scratch`] floats, no other task has the same rows, and
-/// the CPU has the features of `S` and AVX2, FMA and F16C.
+/// the CPU has the features of `S`, `A` and AVX2, FMA and F16C.
 #[inline(always)]
-pub(super) unsafe fn task<S: Lanes, N: Numbers, const MR: usize, const NR: usize>(
+pub(super) unsafe fn task<
+    S: Lanes,
+    A: Arithmetic<S>,
+    N: Numbers,
+    const MR: usize,
+    const NR: usize,
+>(
     p: &Problem<'_>,
     task: &Task,
     memory: *mut f32,
@@ -470,6 +658,7 @@ pub(super) unsafe fn task<S: Lanes, N: Numbers, const MR: usize, const NR: usize
             let b = Block::of(l, memory, i);
             b.clear::<S>(p, task, l, i);
             p.load_queries(task, i * l.lanes, rows, l.lanes, b.q);
+            A::pack_queries(b.q, dk, l.lanes);
         }
         let mut key = task.keys.0;
         while key < task.keys.1 {
@@ -478,7 +667,7 @@ pub(super) unsafe fn task<S: Lanes, N: Numbers, const MR: usize, const NR: usize
                 n: KEYS.min(task.keys.1 - key),
                 lost: None,
             };
-            let wild = load::<S, N, MR>(p, task, &mut step, k, v);
+            let wild = load::<S, A, N, MR>(p, task, &mut step, k, v);
             for i in 0..l.blocks {
                 let b = Block::of(l, memory, i);
                 let (r0, r1) = (i * l.lanes, rows.min((i + 1) * l.lanes));
@@ -492,27 +681,29 @@ pub(super) unsafe fn task<S: Lanes, N: Numbers, const MR: usize, const NR: usize
                         continue;
                     }
                 }
-                let mut top = [S::splat(f32::NEG_INFINITY); NR];
-                for j in (span.from..span.to).step_by(MR) {
-                    let to = s.add(j * l.lanes);
-                    scores::<S, MR, NR>(k.add(j * dk), b.q, dk, to, &mut top);
+                let low = [S::splat(f32::NEG_INFINITY); NR];
+                let mut top = low;
+                for d in (0..dk).step_by(DEPTH) {
+                    top = low;
+                    for j in (span.from..span.to).step_by(MR) {
+                        let (k, s) = (k.add(j * dk), s.add(j * l.lanes));
+                        let part = d..dk.min(d + DEPTH);
+                        A::scores::<MR, NR>(k, b.q, dk, part, s, &mut top);
+                    }
                 }
                 if !span.whole || p.has_terms() {
-                    top = [S::splat(f32::NEG_INFINITY); NR];
+                    top = low;
                     finish::<S, NR>(p, task, b, &step, span, s, masks, &mut top);
                 }
                 let mut factor = [S::zero(); NR];
                 let factor = raise::<S, NR>(b, &top, &mut factor).then_some(&factor);
-                soften::<S, NR>(b, span, s);
+                soften::<S, A, NR>(b, span, s);
                 if wild {
-                    weigh_wild::<S, NR>(v, s, span, dv, b.sums, factor);
+                    weigh_wild::<S, A, NR>(v, s, span, dv, b.sums, factor);
                     continue;
                 }
-                let weights = s.add(span.from * l.lanes);
                 for d in (0..dv).step_by(MR) {
-                    let from = v.add((d / S::LANES * KEYS + span.from) * S::LANES + d % S::LANES);
-                    let sums = b.sums.add(d * l.lanes);
-                    weigh::<S, MR, NR>(from, weights, span.to - span.from, sums, factor);
+                    A::weigh::<MR, NR>(v, s, span, d, b.sums.add(d * l.lanes), factor);
                 }
             }
             key += step.n;

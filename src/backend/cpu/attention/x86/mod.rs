@@ -1,12 +1,15 @@
-//! Attention for AVX2 and AVX-512: the table rows, and how one op becomes tasks.
+//! Attention for AVX2, AVX-512 and AVX512-BF16: the table rows and how they run.
 
 mod decode;
 mod flash;
+mod halves;
 mod lanes;
 mod problem;
 mod split;
 
 use self::{
+    flash::Exact,
+    halves::Halves,
     problem::{Heads, Mask, Partials, Plain, Problem, Q8, Segment, Task},
     split::{Join, tasks},
 };
@@ -20,7 +23,7 @@ use crate::backend::cpu::{
 use crate::{
     DType, Element, KernelId, Op, Quality, Tensor, TensorDesc,
     error::{Error, Refusal, Result},
-    op::{Arguments, Attention, OpKind},
+    op::{Arguments, Attention, OpKind, Precision},
     quant::QuantFormat,
 };
 use half::{bf16, f16};
@@ -33,6 +36,8 @@ const SERIAL: u64 = 1 << 18;
 enum Level {
     Avx2,
     Avx512,
+    /// AVX-512 with BF16, which rounds queries, keys, values and weights.
+    Bf16,
 }
 
 thread_local! {
@@ -97,10 +102,10 @@ unsafe fn task_avx2<N: problem::Numbers>(
             decode::task::<Avx2, N, 8, 4, 2>(p, t, at, to);
         } else if rows <= 8 {
             let at = scratch.take(flash::scratch::<Avx2>(p, rows, 8, 1));
-            flash::task::<Avx2, N, 8, 1>(p, t, at, to);
+            flash::task::<Avx2, Exact, N, 8, 1>(p, t, at, to);
         } else {
             let at = scratch.take(flash::scratch::<Avx2>(p, rows, 4, 3));
-            flash::task::<Avx2, N, 4, 3>(p, t, at, to);
+            flash::task::<Avx2, Exact, N, 4, 3>(p, t, at, to);
         }
     }
 }
@@ -120,10 +125,33 @@ unsafe fn task_avx512<N: problem::Numbers>(
             decode::task::<Avx512, N, 16, 8, 4>(p, t, at, to);
         } else if rows <= 16 {
             let at = scratch.take(flash::scratch::<Avx512>(p, rows, 16, 1));
-            flash::task::<Avx512, N, 16, 1>(p, t, at, to);
+            flash::task::<Avx512, Exact, N, 16, 1>(p, t, at, to);
         } else {
             let at = scratch.take(flash::scratch::<Avx512>(p, rows, 8, 2));
-            flash::task::<Avx512, N, 8, 2>(p, t, at, to);
+            flash::task::<Avx512, Exact, N, 8, 2>(p, t, at, to);
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
+unsafe fn task_bf16<N: problem::Numbers>(
+    p: &Problem<'_>,
+    t: &Task,
+    scratch: &mut Scratch,
+    to: Partials,
+) {
+    let rows = t.queries.len * p.group;
+    // SAFETY: the caller's contract is the callee's.
+    unsafe {
+        if rows <= decode::most_rows(16) {
+            let at = scratch.take(decode::scratch::<Avx512>(p, rows));
+            decode::task::<Avx512, N, 16, 8, 4>(p, t, at, to);
+        } else if rows <= 16 {
+            let at = scratch.take(flash::scratch::<Avx512>(p, rows, 16, 1));
+            flash::task::<Avx512, Halves, N, 16, 1>(p, t, at, to);
+        } else {
+            let at = scratch.take(flash::scratch::<Avx512>(p, rows, 8, 2));
+            flash::task::<Avx512, Halves, N, 8, 2>(p, t, at, to);
         }
     }
 }
@@ -225,6 +253,7 @@ unsafe fn run(ctx: &Ctx, op: &Attention<Tensor>, level: Level) -> Result<()> {
                         Level::Avx512 => {
                             of_cache!(element, task_avx512(&p, task, scratch, partials));
                         }
+                        Level::Bf16 => of_cache!(element, task_bf16(&p, task, scratch, partials)),
                     }
                 }
             });
@@ -249,12 +278,17 @@ fn fits(env: &Env, op: &Op<TensorDesc>, level: Level) -> Result<Quality, Refusal
     let has = match level {
         Level::Avx2 => env.isa.avx2,
         Level::Avx512 => env.isa.avx512,
+        Level::Bf16 => env.isa.avx512_bf16,
     };
     if !has {
         return Err(Refusal::Feature(match level {
             Level::Avx2 => "AVX2, FMA and F16C",
             Level::Avx512 => "AVX-512 F, BW, DQ and VL",
+            Level::Bf16 => "AVX-512 BF16",
         }));
+    }
+    if level == Level::Bf16 && !op.precision.accepts(Precision::HALF) {
+        return Err(Refusal::Precision);
     }
     let (k, v) = (op.kv.k(), op.kv.v());
     for (arg, t) in [("q", &op.q), ("out", &op.out), ("k", k), ("v", v)] {
@@ -321,6 +355,7 @@ macro_rules! row {
 
 /// Kernels of x86-64, best first.
 pub(crate) const ROWS: &[Row] = &[
+    row!("cpu-attention-avx512bf16", Bf16),
     row!("cpu-attention-avx512", Avx512),
     row!("cpu-attention-avx2", Avx2),
 ];

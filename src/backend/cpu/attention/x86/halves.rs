@@ -1,0 +1,212 @@
+//! Products of attention in bf16 pairs, summed in f32: AVX512-BF16.
+
+use super::{
+    flash::{Arithmetic, KEYS, Span, first, last, put, scaled, some},
+    problem::Numbers,
+};
+use crate::backend::cpu::x86::{Avx512, Simd};
+use std::arch::x86_64::*;
+
+/// CPU feature `avx512bf16`. A pair of halves takes the place of one f32: keys and queries hold
+/// neighbours along the head, values and weights those of neighbouring keys.
+pub(super) struct Halves;
+
+/// Numbers `a[i]` and `b[i]` side by side in lane `i`, rounded to bf16.
+#[inline(always)]
+unsafe fn interleave(a: __m512, b: __m512) -> __m512i {
+    const ORDER: [u16; 32] = {
+        let mut order = [0; 32];
+        let mut i = 0;
+        while i < 16 {
+            order[2 * i] = i as u16;
+            order[2 * i + 1] = 16 + i as u16;
+            i += 1;
+        }
+        order
+    };
+    // SAFETY: the caller has the features.
+    unsafe {
+        let order = _mm512_loadu_si512(ORDER.as_ptr().cast());
+        _mm512_permutexvar_epi16(order, bits(_mm512_cvtne2ps_pbh(b, a)))
+    }
+}
+
+#[inline(always)]
+unsafe fn bits(x: __m512bh) -> __m512i {
+    // SAFETY: both are 64 bytes of any content.
+    unsafe { std::mem::transmute(x) }
+}
+
+#[inline(always)]
+unsafe fn pairs(x: __m512i) -> __m512bh {
+    // SAFETY: both are 64 bytes of any content.
+    unsafe { std::mem::transmute(x) }
+}
+
+/// `acc + a . b` per lane: the pair at `a` is in every lane.
+#[inline(always)]
+unsafe fn dot(acc: __m512, a: *const f32, b: __m512i) -> __m512 {
+    // SAFETY: a pair at `a`; the caller has the features.
+    unsafe {
+        let a = _mm512_set1_epi32(a.cast::<i32>().read());
+        _mm512_dpbf16_ps(acc, pairs(a), pairs(b))
+    }
+}
+
+#[inline(always)]
+unsafe fn load(p: *const f32) -> __m512i {
+    // SAFETY: 16 pairs.
+    unsafe { _mm512_loadu_si512(p.cast()) }
+}
+
+// SAFETY (whole impl): the trait's contract, with the CPU feature that the type names.
+impl Arithmetic<Avx512> for Halves {
+    #[inline(always)]
+    unsafe fn pack_queries(q: *mut f32, dk: usize, lanes: usize) {
+        // SAFETY: pairs are written behind what is read.
+        unsafe {
+            for i in 0..dk.div_ceil(2) {
+                for at in (0..lanes).step_by(16) {
+                    let a = Avx512::load(q.add(2 * i * lanes + at));
+                    let b = if 2 * i + 1 < dk {
+                        Avx512::load(q.add((2 * i + 1) * lanes + at))
+                    } else {
+                        Avx512::zero()
+                    };
+                    _mm512_storeu_si512(q.add(i * lanes + at).cast(), interleave(a, b));
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_key<N: Numbers>(row: *const u8, dk: usize, to: *mut f32) {
+        // SAFETY: dk numbers of the row, as pairs.
+        unsafe {
+            let mut i = 0;
+            while i < dk {
+                let a = some::<Avx512, N>(row, i, dk);
+                let b = some::<Avx512, N>(row, i + 16, dk);
+                let both = bits(_mm512_cvtne2ps_pbh(b, a));
+                let left = (dk - i).div_ceil(2).min(16);
+                let mask = ((1u32 << left) - 1) as __mmask16;
+                _mm512_mask_storeu_epi32(to.add(i / 2).cast(), mask, both);
+                i += 32;
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_values<N: Numbers>(
+        rows: [*const u8; 2],
+        j: usize,
+        dv: usize,
+        to: *mut f32,
+        wild: &mut __m512,
+    ) {
+        // SAFETY: dv numbers of the rows; whole vectors fit the panels.
+        unsafe {
+            let mut i = 0;
+            while i < dv {
+                let a = some::<Avx512, N>(rows[0], i, dv);
+                let b = some::<Avx512, N>(rows[1], i, dv);
+                *wild = Avx512::fma(a, Avx512::zero(), *wild);
+                *wild = Avx512::fma(b, Avx512::zero(), *wild);
+                let to = to.add(i * KEYS + j / 2 * 16);
+                _mm512_storeu_si512(to.cast(), interleave(a, b));
+                i += 16;
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn scores<const MR: usize, const NR: usize>(
+        k: *const f32,
+        q: *const f32,
+        dk: usize,
+        part: std::ops::Range<usize>,
+        s: *mut f32,
+        top: &mut [__m512; NR],
+    ) {
+        // SAFETY: the loops stay inside the keys, the queries and the scores.
+        unsafe {
+            let mut acc = first::<Avx512, MR, NR>(s, part.start);
+            for i in part.start / 2..part.end.div_ceil(2) {
+                let mut b = [_mm512_setzero_si512(); NR];
+                for c in 0..NR {
+                    b[c] = load(q.add((i * NR + c) * 16));
+                }
+                for r in 0..MR {
+                    let a = k.add(r * dk + i);
+                    for c in 0..NR {
+                        acc[r][c] = dot(acc[r][c], a, b[c]);
+                    }
+                }
+            }
+            last::<Avx512, MR, NR>(s, &acc, top);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn pack_weights<const NR: usize>(w: [[__m512; NR]; 2], j: usize, to: *mut f32) {
+        // SAFETY: weights of two keys.
+        unsafe {
+            for c in 0..NR {
+                let to = to.add((j / 2 * NR + c) * 16);
+                _mm512_storeu_si512(to.cast(), interleave(w[0][c], w[1][c]));
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn weigh<const MR: usize, const NR: usize>(
+        v: *const f32,
+        w: *const f32,
+        span: Span,
+        d: usize,
+        sums: *mut f32,
+        factor: Option<&[__m512; NR]>,
+    ) {
+        // SAFETY: the loops stay inside the values, the weights and the sums.
+        unsafe {
+            let v = v.add(d / 16 * KEYS * 16 + d % 16);
+            let mut acc = scaled::<Avx512, MR, NR>(sums, factor);
+            for j in span.from / 2..span.to / 2 {
+                let mut b = [_mm512_setzero_si512(); NR];
+                for c in 0..NR {
+                    b[c] = load(w.add((j * NR + c) * 16));
+                }
+                for r in 0..MR {
+                    let a = v.add(j * 16 + r);
+                    for c in 0..NR {
+                        acc[r][c] = dot(acc[r][c], a, b[c]);
+                    }
+                }
+            }
+            put::<Avx512, MR, NR>(sums, &acc);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn pair<const NR: usize>(
+        v: *const f32,
+        w: *const f32,
+        j: usize,
+        d: usize,
+        c: usize,
+    ) -> [(f32, __m512); 2] {
+        // SAFETY: a pair of the tile.
+        unsafe {
+            let v = *v
+                .add(d / 16 * KEYS * 16 + j / 2 * 16 + d % 16)
+                .cast::<u32>();
+            let w = load(w.add((j / 2 * NR + c) * 16));
+            let low = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(w));
+            let high = _mm512_and_si512(w, _mm512_set1_epi32(0xffff_0000_u32 as i32));
+            [
+                (f32::from_bits(v << 16), low),
+                (f32::from_bits(v & 0xffff_0000), _mm512_castsi512_ps(high)),
+            ]
+        }
+    }
+}
