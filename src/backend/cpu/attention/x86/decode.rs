@@ -6,7 +6,7 @@ use super::{
     lanes::Lanes,
     problem::{Numbers, Partials, Problem, Task, locate},
 };
-use crate::backend::cpu::x86::math;
+use crate::backend::cpu::simd::math;
 use std::arch::x86_64::*;
 
 /// Keys per step.

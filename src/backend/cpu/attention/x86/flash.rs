@@ -7,7 +7,7 @@ use super::{
     lanes::Lanes,
     problem::{Numbers, Partials, Problem, Task, locate},
 };
-use crate::backend::cpu::x86::math;
+use crate::backend::cpu::simd::math;
 
 /// Keys per step.
 pub(super) const KEYS: usize = 96;
@@ -403,11 +403,11 @@ impl Step {
         let mut whole = self.lost.is_none() && self.n.is_multiple_of(step);
         if p.causal {
             to = (at(r1 - 1) + 1).clamp(0, n);
-            whole &= at(r0) + 1 >= to && to as usize % step == 0;
+            whole &= at(r0) + 1 >= to && (to as usize).is_multiple_of(step);
         }
         if let Some(w) = p.window {
             from = (at(r0) - w + 1).clamp(0, n);
-            whole &= at(r1 - 1) - w < from && from as usize % step == 0;
+            whole &= at(r1 - 1) - w < from && (from as usize).is_multiple_of(step);
         }
         Span {
             from: from as usize / step * step,

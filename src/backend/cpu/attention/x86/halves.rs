@@ -4,7 +4,7 @@ use super::{
     flash::{Arithmetic, KEYS, Span, first, last, put, scaled, some},
     problem::Numbers,
 };
-use crate::backend::cpu::x86::{Avx512, Simd};
+use crate::backend::cpu::simd::{Avx512, Simd};
 use std::arch::x86_64::*;
 
 /// CPU feature `avx512bf16`. A pair of halves takes the place of one f32: keys and queries hold

@@ -1,6 +1,6 @@
 //! What attention needs of vectors beyond [`Simd`].
 
-use crate::backend::cpu::x86::{Avx2, Avx512, Simd};
+use crate::backend::cpu::simd::{Avx2, Avx512, Simd};
 use std::arch::x86_64::*;
 
 /// 2^f on 0..1 as a polynomial, highest power first: minimax, relative error below 2^-28.

@@ -17,8 +17,8 @@ use super::seqs::{self, Cache};
 use crate::backend::cpu::{
     matmul::x86::epilogue::{Floats, is_simd_float},
     rows::{Ctx, Env, Row},
+    simd::{Avx2, Avx512, Scratch},
     view::Src,
-    x86::{Avx2, Avx512, Scratch},
 };
 use crate::{
     DType, Element, KernelId, Op, Quality, Tensor, TensorDesc,

@@ -7,11 +7,16 @@ use super::{
     super::seqs::Cache,
     lanes::{Lanes, transpose8},
 };
+use crate::DType;
 use crate::backend::cpu::{
     matmul::x86::epilogue::Floats,
-    x86::{Avx2, Elem, Simd},
+    simd::{Avx2, Elem, Simd},
 };
+use half::{bf16, f16};
 use std::arch::x86_64::*;
+
+/// Most rows that are side by side in vectors.
+const MOST_LANES: usize = 32;
 
 /// Rows of a `[B, H, S, D]` float tensor: element strides of B, H and S.
 #[derive(Clone, Copy)]
@@ -266,8 +271,8 @@ impl Problem<'_> {
         }
     }
 
-    /// Loads rows `r0..r0 + lanes` of q into lanes: `to[dk][lanes]`; those from `rows` on are
-    /// zero.
+    /// Loads rows `r0..r0 + lanes` of q into lanes: `to[dk][lanes]`. The last of the `rows` stands
+    /// for those behind it.
     ///
     /// # Safety
     /// The operands are alive, `to` has room, the CPU has AVX2, FMA and F16C.
@@ -279,21 +284,27 @@ impl Problem<'_> {
         lanes: usize,
         to: *mut f32,
     ) {
-        let mut from = [None; 64];
-        for (i, from) in from.iter_mut().enumerate().take(lanes) {
-            *from = (r0 + i < rows).then(|| self.offset(self.q.strides, task, r0 + i));
-        }
+        let from = self.lane_offsets(self.q.strides, task, r0, rows, 0);
+        let (from, factor) = (&from[..lanes], self.query_factor());
         // SAFETY: rows of q; the caller's contract.
-        unsafe {
-            rows_to_lanes(
-                self.q.data,
-                false,
-                &from[..lanes],
-                self.dk,
-                self.query_factor(),
-                to,
-            );
+        unsafe { rows_to_lanes(self.q.data, from, self.dk, factor, to) };
+    }
+
+    /// Offsets of rows `r0..` of a tensor, `more` elements on; the last row stands for those
+    /// behind it.
+    fn lane_offsets(
+        &self,
+        strides: [usize; 3],
+        task: &Task,
+        r0: usize,
+        rows: usize,
+        more: usize,
+    ) -> [usize; MOST_LANES] {
+        let mut from = [0; MOST_LANES];
+        for (i, from) in from.iter_mut().enumerate() {
+            *from = self.offset(strides, task, (r0 + i).min(rows - 1)) + more;
         }
+        from
     }
 
     /// Loads what the mask adds to keys `key..key + keys` of rows `r0..r0 + lanes`, as
@@ -312,12 +323,17 @@ impl Problem<'_> {
         keys: usize,
         to: *mut f32,
     ) -> bool {
-        let mut from = [None; 64];
-        for (i, from) in from.iter_mut().enumerate().take(lanes) {
-            *from = (r0 + i < rows).then(|| self.offset(mask.strides, task, r0 + i) + key);
-        }
+        let from = self.lane_offsets(mask.strides, task, r0, rows, key);
+        let from = &from[..lanes];
         // SAFETY: rows of the mask; the caller's contract.
-        unsafe { rows_to_lanes(mask.data, mask.boolean, &from[..lanes], keys, 1.0, to) }
+        unsafe {
+            if mask.boolean {
+                bytes_to_lanes(mask.data.start, from, keys, to);
+            } else {
+                rows_to_lanes(mask.data, from, keys, 1.0, to);
+            }
+            some_finite(to, keys * lanes)
+        }
     }
 
     /// Stores rows `r0..rows` (at most `lanes`) from `sums[dv][lanes]`, into out or into
@@ -337,7 +353,7 @@ impl Problem<'_> {
         partials: Partials,
     ) {
         let n = lanes.min(rows - r0);
-        let (mut to, mut factors) = ([0; 64], [1f32; 64]);
+        let (mut to, mut factors) = ([0; MOST_LANES], [1f32; MOST_LANES]);
         // SAFETY: n lanes exist; rows of out, or of the partial results.
         unsafe {
             let data = match task.partial {
@@ -356,7 +372,7 @@ impl Problem<'_> {
                     }
                     Floats {
                         start: partials.start.cast(),
-                        dtype: crate::DType::F32,
+                        dtype: DType::F32,
                     }
                 }
             };
@@ -366,79 +382,118 @@ impl Problem<'_> {
 }
 
 /// Loads `len` elements of the rows at element offsets `from` as `to[len][from.len()]`, times
-/// `factor`; rows that are not there are zero. A `boolean` 0 becomes -inf and any other 0. False
-/// when all that was loaded is -inf.
+/// `factor`.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn rows_to_lanes(
-    data: Floats,
-    boolean: bool,
-    from: &[Option<usize>],
-    len: usize,
-    factor: f32,
-    to: *mut f32,
-) -> bool {
-    let lanes = from.len();
-    let mut any = false;
-    let factor = _mm256_set1_ps(factor);
-    let low = _mm256_set1_ps(f32::NEG_INFINITY);
-    // SAFETY: len elements of each row exist; stores stay inside `to`.
+unsafe fn rows_to_lanes(data: Floats, from: &[usize], len: usize, factor: f32, to: *mut f32) {
+    #[inline(always)]
+    unsafe fn rows<T: Elem>(
+        start: *const T,
+        from: &[usize],
+        len: usize,
+        factor: f32,
+        to: *mut f32,
+    ) {
+        // SAFETY: len elements of each row exist; stores stay inside `to`.
+        unsafe {
+            let factor = _mm256_set1_ps(factor);
+            for (l, eight) in from.as_chunks::<8>().0.iter().enumerate() {
+                let to = to.add(l * 8);
+                let mut cells = [_mm256_setzero_ps(); 8];
+                let mut d = 0;
+                while d + 8 <= len {
+                    for i in 0..8 {
+                        let v = T::load::<Avx2>(start.add(eight[i] + d));
+                        cells[i] = _mm256_mul_ps(v, factor);
+                    }
+                    put8(transpose8(cells), 8, to.add(d * from.len()), from.len());
+                    d += 8;
+                }
+                if d < len {
+                    for i in 0..8 {
+                        let v = T::load_n::<Avx2>(start.add(eight[i] + d), len - d);
+                        cells[i] = _mm256_mul_ps(v, factor);
+                    }
+                    put8(
+                        transpose8(cells),
+                        len - d,
+                        to.add(d * from.len()),
+                        from.len(),
+                    );
+                }
+            }
+        }
+    }
+    // SAFETY: the caller's contract is the callee's.
     unsafe {
-        for (l0, from) in from.chunks(8).enumerate() {
+        match data.dtype {
+            DType::F16 => rows::<f16>(data.start.cast(), from, len, factor, to),
+            DType::BF16 => rows::<bf16>(data.start.cast(), from, len, factor, to),
+            _ => rows::<f32>(data.start.cast(), from, len, factor, to),
+        }
+    }
+}
+
+/// As [`rows_to_lanes`] with -inf where a byte is 0 and 0 where it is not.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn bytes_to_lanes(start: *const u8, from: &[usize], len: usize, to: *mut f32) {
+    // SAFETY: len bytes of each row exist; stores stay inside `to`.
+    unsafe {
+        let low = _mm256_set1_ps(f32::NEG_INFINITY);
+        for (l, eight) in from.as_chunks::<8>().0.iter().enumerate() {
             let mut d = 0;
             while d < len {
                 let n = (len - d).min(8);
-                let mut cells = [_mm256_setzero_ps(); 8];
-                for (cell, from) in cells.iter_mut().zip(from) {
-                    let Some(from) = from else { continue };
-                    *cell = if boolean {
-                        let hidden = boolean8(data.start.add(from + d), n);
-                        _mm256_and_ps(hidden, low)
-                    } else if n == 8 {
-                        _mm256_mul_ps(load8(data, from + d), factor)
-                    } else {
-                        _mm256_mul_ps(data.load::<Avx2>(from + d, n), factor)
-                    };
-                    let some = _mm256_cmp_ps::<_CMP_NLE_UQ>(*cell, low);
-                    any |= n < 8 || _mm256_movemask_ps(some) != 0;
+                let mut cells = [low; 8];
+                for i in 0..8 {
+                    let mut bytes = [0u8; 8];
+                    let row = start.add(eight[i] + d);
+                    std::ptr::copy_nonoverlapping(row, bytes.as_mut_ptr(), n);
+                    let wide = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(i64::from_le_bytes(bytes)));
+                    let hidden = _mm256_cmpeq_epi32(wide, _mm256_setzero_si256());
+                    cells[i] = _mm256_and_ps(_mm256_castsi256_ps(hidden), low);
                 }
-                let cells = transpose8(cells);
-                for (i, cell) in cells.iter().enumerate().take(n) {
-                    _mm256_storeu_ps(to.add((d + i) * lanes + l0 * 8), *cell);
-                }
+                put8(
+                    transpose8(cells),
+                    n,
+                    to.add(d * from.len() + l * 8),
+                    from.len(),
+                );
                 d += n;
             }
         }
     }
-    any
 }
 
-/// All ones where a byte is 0.
-///
-/// # Safety
-/// `n <= 8` bytes exist; the CPU has AVX2.
+/// The first `n` vectors, `step` floats apart.
 #[inline(always)]
-unsafe fn boolean8(p: *const u8, n: usize) -> __m256 {
-    let mut bytes = [0u8; 8];
-    // SAFETY: the caller's contract.
+unsafe fn put8(cells: [__m256; 8], n: usize, to: *mut f32, step: usize) {
+    // SAFETY: the caller's `to` has room.
     unsafe {
-        std::ptr::copy_nonoverlapping(p, bytes.as_mut_ptr(), n);
-        let wide = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(i64::from_le_bytes(bytes)));
-        _mm256_castsi256_ps(_mm256_cmpeq_epi32(wide, _mm256_setzero_si256()))
+        if n == 8 {
+            for i in 0..8 {
+                _mm256_storeu_ps(to.add(i * step), cells[i]);
+            }
+        } else {
+            for (i, cell) in cells.into_iter().enumerate().take(n) {
+                _mm256_storeu_ps(to.add(i * step), cell);
+            }
+        }
     }
 }
 
-/// # Safety
-/// 8 elements exist; the CPU has AVX2 and F16C.
-#[inline(always)]
-unsafe fn load8(data: Floats, at: usize) -> __m256 {
-    use half::{bf16, f16};
-    // SAFETY: the caller's contract.
+/// True unless all of `n` numbers, a multiple of 8, are -inf.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn some_finite(p: *const f32, n: usize) -> bool {
+    // SAFETY: n numbers exist.
     unsafe {
-        match data.dtype {
-            crate::DType::F16 => f16::load::<Avx2>(data.start.cast::<f16>().add(at)),
-            crate::DType::BF16 => bf16::load::<Avx2>(data.start.cast::<bf16>().add(at)),
-            _ => f32::load::<Avx2>(data.start.cast::<f32>().add(at)),
+        let low = _mm256_set1_ps(f32::NEG_INFINITY);
+        for i in (0..n).step_by(8) {
+            let above = _mm256_cmp_ps::<_CMP_NLE_UQ>(_mm256_loadu_ps(p.add(i)), low);
+            if _mm256_movemask_ps(above) != 0 {
+                return true;
+            }
         }
+        false
     }
 }
 
@@ -448,25 +503,30 @@ unsafe fn lanes_to_rows(
     sums: *const f32,
     lanes: usize,
     len: usize,
-    factors: &[f32; 64],
+    factors: &[f32; MOST_LANES],
     data: Floats,
     to: &[usize],
 ) {
     // SAFETY: whole vectors of lanes exist in `sums`; len elements of each row exist.
     unsafe {
-        for (l0, to) in to.chunks(8).enumerate() {
-            let factor = _mm256_loadu_ps(factors.as_ptr().add(l0 * 8));
+        for (l, to) in to.chunks(8).enumerate() {
+            let factor = _mm256_loadu_ps(factors.as_ptr().add(l * 8));
             let mut d = 0;
             while d < len {
                 let n = (len - d).min(8);
                 let mut cells = [_mm256_setzero_ps(); 8];
-                for (i, cell) in cells.iter_mut().enumerate().take(n) {
-                    let v = _mm256_loadu_ps(sums.add((d + i) * lanes + l0 * 8));
-                    *cell = _mm256_mul_ps(v, factor);
+                for i in 0..n {
+                    let v = _mm256_loadu_ps(sums.add((d + i) * lanes + l * 8));
+                    cells[i] = _mm256_mul_ps(v, factor);
                 }
                 let cells = transpose8(cells);
-                for (cell, to) in cells.iter().zip(to) {
-                    data.store::<Avx2>(to + d, n, *cell);
+                for (i, to) in to.iter().enumerate() {
+                    // Stores of a part of a vector are slow.
+                    if n == 8 && data.dtype == DType::F32 {
+                        _mm256_storeu_ps(data.start.cast::<f32>().add(to + d), cells[i]);
+                    } else {
+                        data.store::<Avx2>(to + d, n, cells[i]);
+                    }
                 }
                 d += n;
             }
