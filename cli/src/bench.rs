@@ -379,7 +379,10 @@ fn roofline(path: &Path, device: &Arc<dyn Device>, rows: &[Row], limits: &Limits
         .build_cartesian_2d((left..right).log_scale(), (low..top).log_scale())?;
     chart
         .configure_mesh()
-        .x_desc("operations per byte")
+        .x_desc(format!(
+            "operations per byte; memory {:.1} GB/s",
+            limits.bytes / 1e9
+        ))
         .y_desc("GFLOP/s")
         .draw()?;
     let roofs = [
@@ -388,8 +391,11 @@ fn roofline(path: &Path, device: &Arc<dyn Device>, rows: &[Row], limits: &Limits
         ("int8", limits.int8_ops, RED),
     ];
     for (name, flops, color) in roofs {
-        let steps = (0..=200).map(|i| left * (right / left).powf(f64::from(i) / 200.0));
-        let line = steps.map(|x| (x, (x * limits.bytes).min(flops) / 1e9));
+        // From where the picture begins to the ridge, and on.
+        let start = (low * 1e9 / limits.bytes).max(left);
+        let ridge = flops / limits.bytes;
+        let line = [start, ridge.clamp(start, right), right];
+        let line = line.map(|x| (x, (x * limits.bytes).min(flops) / 1e9));
         chart
             .draw_series(LineSeries::new(line, &color))?
             .label(format!("{name} {:.0} GFLOP/s", flops / 1e9))

@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 mod demo;
 mod model;
+mod nvrtc;
 mod peers;
 mod ptx;
 mod test;

@@ -4,14 +4,15 @@
 //! r525 loads; the `ptxas` of CUDA 12.0 stands for that oldest driver and the one of 13.5 for the newest.
 
 use std::collections::BTreeSet;
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
+
+use crate::nvrtc::Nvrtc;
 
 /// Arguments of `cargo xtask ptx`.
 #[derive(clap::Args)]
@@ -22,6 +23,9 @@ pub struct Args {
     /// Only the sources whose name contains this.
     #[arg(long, value_name = "SUBSTRING")]
     only: Option<String>,
+    /// Print the PTX of one source for one target; the task starts itself with this.
+    #[arg(long, num_args = 2, value_names = ["SOURCE", "TARGET"], hide = true)]
+    text: Option<Vec<String>>,
 }
 
 /// The oldest compute capability a PTX file loads on; an `a` target loads on exactly one.
@@ -107,8 +111,12 @@ pub fn run(args: &Args) -> Result<()> {
         .parent()
         .context("the xtask crate has no parent folder")?;
     let tools = root.join("target/cuda-tools");
-    let nvrtc = Nvrtc::open(&fetch(&tools, &NVRTC)?)?;
+    let library = fetch(&tools, &NVRTC)?;
     let sources = root.join("kernels");
+    if let Some([name, target]) = args.text.as_deref() {
+        print!("{}", compile(&library, &sources, name, target)?);
+        return Ok(());
+    }
     let committed = sources.join("ptx");
     let built = if args.check {
         root.join("target/ptx")
@@ -128,13 +136,7 @@ pub fn run(args: &Args) -> Result<()> {
         }
         for target in *targets {
             let file = format!("{name}.{}.ptx", target.name());
-            let text = nvrtc.compile(&sources, name, target.name())?;
-            // NVRTC numbers the registers of some code shapes (branches that merge many values) by
-            // memory addresses. Such a source cannot be rebuilt byte for byte and is not accepted.
-            ensure!(
-                nvrtc.compile(&sources, name, target.name())? == text,
-                "kernels/{name}.cu compiles to another text each time: give its branches fewer values to merge"
-            );
+            let text = rebuild(name, target.name())?;
             std::fs::write(built.join(&file), &text)
                 .with_context(|| format!("cannot write {file}"))?;
             files.push((file, *target, text));
@@ -178,6 +180,45 @@ pub fn run(args: &Args) -> Result<()> {
         files.len()
     );
     Ok(())
+}
+
+/// The text of one source, compiled in a process of its own at addresses that do not change.
+///
+/// NVRTC numbers the registers of some code shapes (branches that merge many values) in the order
+/// of memory addresses, so that two builds agree only when their addresses do.
+fn rebuild(name: &str, target: &str) -> Result<String> {
+    let own = std::env::current_exe().context("where is this program?")?;
+    let args = ["ptx", "--text", name, target];
+    let mut fixed = Command::new("setarch");
+    fixed
+        .arg("-R")
+        .arg(&own)
+        .args(args)
+        .stderr(Stdio::inherit());
+    let out = match fixed.output() {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Command::new(&own)
+            .args(args)
+            .stderr(Stdio::inherit())
+            .output(),
+        out => out,
+    };
+    let out = out.with_context(|| format!("cannot start the compiler of kernels/{name}.cu"))?;
+    ensure!(out.status.success(), "kernels/{name}.cu does not compile");
+    Ok(String::from_utf8(out.stdout)?)
+}
+
+/// Compiles in a thread of its own: its heap starts at a multiple of 64 MiB whatever was allocated
+/// before, which the process's first heap does not.
+fn compile(library: &Path, sources: &Path, name: &str, target: &str) -> Result<String> {
+    let work = || tidy_text(library, sources, name, target);
+    std::thread::scope(|scope| match scope.spawn(work).join() {
+        Ok(text) => text,
+        Err(_) => bail!("the compiler's thread died"),
+    })
+}
+
+fn tidy_text(library: &Path, sources: &Path, name: &str, target: &str) -> Result<String> {
+    Ok(tidy(&Nvrtc::open(library)?.compile(sources, name, target)?))
 }
 
 /// Files that no row of the table accounts for.
@@ -396,124 +437,6 @@ fn fetch(tools: &Path, tool: &Tool) -> Result<PathBuf> {
         tool.file
     );
     Ok(file)
-}
-
-type Program = *mut c_void;
-
-/// The few functions of libnvrtc that a compilation takes.
-struct Nvrtc {
-    // Raw copies of the symbols; the library is never unloaded.
-    create: unsafe extern "C" fn(
-        *mut Program,
-        *const c_char,
-        *const c_char,
-        c_int,
-        *const *const c_char,
-        *const *const c_char,
-    ) -> c_int,
-    destroy: unsafe extern "C" fn(*mut Program) -> c_int,
-    compile: unsafe extern "C" fn(Program, c_int, *const *const c_char) -> c_int,
-    log_size: unsafe extern "C" fn(Program, *mut usize) -> c_int,
-    log: unsafe extern "C" fn(Program, *mut c_char) -> c_int,
-    ptx_size: unsafe extern "C" fn(Program, *mut usize) -> c_int,
-    ptx: unsafe extern "C" fn(Program, *mut c_char) -> c_int,
-    error: unsafe extern "C" fn(c_int) -> *const c_char,
-}
-
-impl Nvrtc {
-    fn open(path: &Path) -> Result<Nvrtc> {
-        // SAFETY: loading runs the library's own initializers; it is the pinned libnvrtc, which has no demands on the caller.
-        let library = unsafe { libloading::Library::new(path) }
-            .with_context(|| format!("cannot load {}", path.display()))?;
-        // Function pointers into it are kept for the rest of the process.
-        let library = Box::leak(Box::new(library));
-        macro_rules! symbol {
-            ($name:literal) => {{
-                // SAFETY: the signatures of the struct's fields are those of nvrtc.h.
-                *unsafe { library.get($name.as_bytes()) }
-                    .with_context(|| format!("{} lacks {}", path.display(), $name))?
-            }};
-        }
-        Ok(Nvrtc {
-            create: symbol!("nvrtcCreateProgram"),
-            destroy: symbol!("nvrtcDestroyProgram"),
-            compile: symbol!("nvrtcCompileProgram"),
-            log_size: symbol!("nvrtcGetProgramLogSize"),
-            log: symbol!("nvrtcGetProgramLog"),
-            ptx_size: symbol!("nvrtcGetPTXSize"),
-            ptx: symbol!("nvrtcGetPTX"),
-            error: symbol!("nvrtcGetErrorString"),
-        })
-    }
-
-    /// PTX text of `dir/name.cu` for `compute_{target}`.
-    fn compile(&self, dir: &Path, name: &str, target: &str) -> Result<String> {
-        let file = format!("{name}.cu");
-        let source = std::fs::read_to_string(dir.join(&file))
-            .with_context(|| format!("cannot read kernels/{file}"))?;
-        let (source, c_file) = (CString::new(source)?, CString::new(file.as_str())?);
-        let options = [
-            CString::new(format!("--gpu-architecture=compute_{target}"))?,
-            CString::new("--std=c++17")?,
-            CString::new(format!("--include-path={}", dir.display()))?,
-        ];
-        let options: Vec<*const c_char> = options.iter().map(|o| o.as_ptr()).collect();
-        let mut program: Program = std::ptr::null_mut();
-        // SAFETY: all strings are NUL-terminated and outlive the call; no headers are passed.
-        self.ok(unsafe {
-            (self.create)(
-                &mut program,
-                source.as_ptr(),
-                c_file.as_ptr(),
-                0,
-                std::ptr::null(),
-                std::ptr::null(),
-            )
-        })?;
-        // SAFETY: `program` was just created; the options outlive the call.
-        let code = unsafe { (self.compile)(program, options.len() as c_int, options.as_ptr()) };
-        let text = if code == 0 {
-            self.text(program, self.ptx_size, self.ptx)
-        } else {
-            let log = self
-                .text(program, self.log_size, self.log)
-                .unwrap_or_default();
-            Err(anyhow::anyhow!(
-                "kernels/{file} for compute_{target}: {}\n{log}",
-                self.message(code)
-            ))
-        };
-        // SAFETY: `program` is live and not used after this.
-        self.ok(unsafe { (self.destroy)(&mut program) })?;
-        Ok(tidy(&text?))
-    }
-
-    fn text(
-        &self,
-        program: Program,
-        size: unsafe extern "C" fn(Program, *mut usize) -> c_int,
-        get: unsafe extern "C" fn(Program, *mut c_char) -> c_int,
-    ) -> Result<String> {
-        let mut bytes = 0usize;
-        // SAFETY: `program` is live.
-        self.ok(unsafe { size(program, &mut bytes) })?;
-        let mut buffer = vec![0u8; bytes + 1];
-        // SAFETY: the buffer holds the size just asked for, which counts the terminating NUL.
-        self.ok(unsafe { get(program, buffer.as_mut_ptr().cast()) })?;
-        Ok(CStr::from_bytes_until_nul(&buffer)?.to_str()?.to_owned())
-    }
-
-    fn message(&self, code: c_int) -> String {
-        // SAFETY: nvrtcGetErrorString returns a static string for every code.
-        unsafe { CStr::from_ptr((self.error)(code)) }
-            .to_string_lossy()
-            .into_owned()
-    }
-
-    fn ok(&self, code: c_int) -> Result<()> {
-        ensure!(code == 0, "NVRTC: {}", self.message(code));
-        Ok(())
-    }
 }
 
 /// Drops what NVRTC 12.0 writes and nobody reads: unused internal globals, markers around inline assembly, empty lines.
