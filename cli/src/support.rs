@@ -88,8 +88,10 @@ fn short(reports: &[Report], registry: &Registry) -> String {
         }
         s.push('\n');
     }
-    s.push_str(
-        "\nCases of the conformance suite that run by a kernel of the device, in parts, or not.\n",
+    let tier = reports.first().map_or("", |r| r.tier.name());
+    let _ = writeln!(
+        s,
+        "\nCases of the {tier} tier of the conformance suite that run by a kernel of the device, in parts, or not."
     );
     for (backend, found) in pollster::block_on(registry.probe()) {
         if let Err(e) = found {
