@@ -179,9 +179,9 @@ fn packed_question(
         let Some(packed) = device.prepack(d, &zeros)? else {
             return Ok(None);
         };
-        let len = u32::try_from(packed.data.len()).map_err(|_| Error::TooLarge {
+        let len = u32::try_from(packed.bytes().len()).map_err(|_| Error::TooLarge {
             what: "prepacked weight",
-            asked: packed.data.len() as u64,
+            asked: packed.bytes().len() as u64,
             max: u64::from(u32::MAX),
         })?;
         Ok(Some(Weight::Packed {

@@ -267,12 +267,28 @@ pub struct OpenOptions {
 }
 
 /// Weights in a layout of a device's own.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Packed {
-    /// The bytes.
-    pub data: Vec<u8>,
+    /// The bytes, which a device that imports host memory adopts without a copy.
+    pub data: Arc<dyn AsRef<[u8]> + Send + Sync>,
     /// Names the layout.
     pub tag: PackTag,
+}
+
+impl Packed {
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        (*self.data).as_ref()
+    }
+}
+
+impl fmt::Debug for Packed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Packed")
+            .field("bytes", &self.bytes().len())
+            .field("tag", &self.tag)
+            .finish()
+    }
 }
 
 /// Memory from outside, for [`Device::import`].

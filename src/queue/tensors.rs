@@ -2,8 +2,8 @@
 
 use super::Queue;
 use crate::{
-    device::Usage,
-    element::Element,
+    device::{External, Usage},
+    element::{DType, Element},
     error::{Error, Result},
     layout::TensorDesc,
     op::Weight,
@@ -65,13 +65,23 @@ impl Queue {
         expect_len(&logical, bytes.len())?;
         Ok(match self.device.prepack(&logical, bytes)? {
             Some(packed) => {
-                let len = u32::try_from(packed.data.len()).map_err(|_| Error::TooLarge {
+                let bytes = packed.bytes().len() as u64;
+                let len = u32::try_from(bytes).map_err(|_| Error::TooLarge {
                     what: "prepacked weight",
-                    asked: packed.data.len() as u64,
+                    asked: bytes,
                     max: u64::from(u32::MAX),
                 })?;
+                let caps = self.device.info().caps;
+                let data = if caps.unified_memory && caps.import {
+                    let keep = packed.data.clone();
+                    let raw = self.device.import(External::Host { keep })?;
+                    let buffer = Buffer::adopt(&self.device, raw);
+                    Tensor::new(&buffer, 0, TensorDesc::new(DType::U8, &[len])?)?
+                } else {
+                    self.upload_bytes(DType::U8, &[len], packed.bytes())?
+                };
                 Weight::Packed {
-                    data: self.upload_bytes(crate::DType::U8, &[len], &packed.data)?,
+                    data,
                     tag: packed.tag,
                     logical,
                 }

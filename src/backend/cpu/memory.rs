@@ -62,6 +62,26 @@ unsafe impl Send for Memory {}
 // SAFETY: as above.
 unsafe impl Sync for Memory {}
 
+/// Bytes of our own that are filled once and then only read: packs, on their way to a buffer.
+pub(crate) struct Filled(Memory);
+
+impl Filled {
+    /// `bytes` bytes as `fill` leaves them; zeros before.
+    pub fn new(bytes: u64, fill: impl FnOnce(&mut [u8])) -> Result<Filled> {
+        let memory = Memory::zeros(bytes)?;
+        // SAFETY: an allocation of so many bytes that nobody else knows of yet.
+        fill(unsafe { std::slice::from_raw_parts_mut(memory.start.as_ptr(), memory.len) });
+        Ok(Filled(memory))
+    }
+}
+
+impl AsRef<[u8]> for Filled {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: initialized, and written by nobody since.
+        unsafe { std::slice::from_raw_parts(self.0.start.as_ptr(), self.0.len) }
+    }
+}
+
 /// Keeps other streams from a buffer: all of them, or those that write.
 pub(crate) enum Guard<'a> {
     /// Others may read.

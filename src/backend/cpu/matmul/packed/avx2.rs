@@ -88,6 +88,11 @@ impl Lanes for Avx2 {
         }
     }
     #[inline(always)]
+    unsafe fn add(a: F, b: F) -> F {
+        // SAFETY: see the impl.
+        unsafe { both!(_mm256_add_ps, a, b) }
+    }
+    #[inline(always)]
     unsafe fn sub(a: F, b: F) -> F {
         // SAFETY: see the impl.
         unsafe { both!(_mm256_sub_ps, a, b) }
@@ -268,6 +273,6 @@ impl Lanes for Avx2 {
     #[inline(always)]
     unsafe fn prefetch(p: *const u8) {
         // SAFETY: see the impl; a prefetch may name any address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
     }
 }

@@ -24,6 +24,7 @@ pub(super) trait Lanes: Copy + 'static {
     unsafe fn load(p: *const f32) -> Self::F;
     unsafe fn store(p: *mut f32, v: Self::F);
     unsafe fn load_f16(p: *const u8) -> Self::F;
+    unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn sub(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
     /// `a * b + c`, rounded once.
@@ -69,5 +70,6 @@ pub(super) trait Lanes: Copy + 'static {
     unsafe fn load_e8m0(p: *const u8) -> Self::F;
     /// Half of 16 unsigned E4M3 numbers.
     unsafe fn load_e4m3(p: *const u8) -> Self::F;
+    /// Asks for a line, into the second cache.
     unsafe fn prefetch(p: *const u8);
 }

@@ -20,6 +20,7 @@ use crate::{
     KernelId, Op, Precision, Quality, TensorDesc,
     backend::cpu::{
         isa::Isa,
+        memory::Filled,
         rows::{Ctx, Env, Row},
     },
     device::Packed,
@@ -31,6 +32,7 @@ use formats::Traits;
 use jobs::run_op;
 use pack::Shape;
 use run::Mode;
+use std::sync::Arc;
 
 /// Changes with the layout of any format.
 const VERSION: u32 = 1;
@@ -86,10 +88,12 @@ pub(super) fn prepack(ctx: &Ctx, w: &TensorDesc, host: &[u8]) -> Result<Option<P
         asked: w.span_bytes(),
         max: isize::MAX as u64,
     };
-    let mut data = vec![0; shape.bytes().ok_or_else(too_large)?];
-    pack::pack(&ctx.pool, ctx.env.isa, shape, host, &mut data);
+    let bytes = shape.bytes().ok_or_else(too_large)?;
+    let data = Filled::new(bytes as u64, |out| {
+        pack::pack(&ctx.pool, ctx.env.isa, shape, host, out);
+    })?;
     Ok(Some(Packed {
-        data,
+        data: Arc::new(data),
         tag: tag(shape.format),
     }))
 }

@@ -31,10 +31,10 @@ use std::{cell::RefCell, ops::Range};
 
 /// k per panel.
 const KC: usize = 512;
-/// Most rows of x that read the tiles as they stream.
-const STREAM_ROWS: usize = 8;
-/// Rows of x that are multiplied with a panel at once.
-const PANEL_ROWS: usize = 4;
+/// Rows of x that are multiplied at once.
+const ROWS: usize = 4;
+/// Most rows of x that read the tiles as they stream, whatever the layout.
+const FEW: usize = 2 * ROWS;
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
@@ -173,8 +173,8 @@ pub(super) unsafe fn run(
     // Up to this many rows are one strip. Wide tasks make long streams, narrow ones share panels
     // among rows.
     let few = match level {
-        Level::Avx512 if mode == Mode::Q8 => STREAM_ROWS,
-        _ => PANEL_ROWS,
+        Level::Avx512 if mode == Mode::Q8 => FEW,
+        _ => ROWS,
     };
     // Strips of each job. Jobs that share rows share them.
     let (mut strips, mut slot) = (Vec::new(), 0);
@@ -187,11 +187,7 @@ pub(super) unsafe fn run(
             }
             let start = strips.len();
             match mode {
-                Mode::Q8 => {
-                    let count = job.rows.len();
-                    let most = if count <= few { few } else { PANEL_ROWS };
-                    cut(job.rows.start, count, most, &mut slot, &mut strips);
-                }
+                Mode::Q8 => cut(job.rows.clone(), ROWS, &mut slot, &mut strips),
                 Mode::F32 => strips.push(Place {
                     first: job.rows.start,
                     count: job.rows.len(),
@@ -415,25 +411,35 @@ impl Work<'_> {
         let units = self.part.pack.shape.k.div_ceil(K::Scales::UNIT);
         // SAFETY: tiles of the pack, strips of x, and scratch as computed.
         unsafe {
-            if let (true, [strip]) = (L::STREAMS, strips) {
+            if L::STREAMS && strips.len() <= 2 {
                 // Each of the C tiles at once comes from a span of its own, so that memory sees
-                // long streams.
+                // long streams. Two strips take turns so often that memory never waits for one.
                 let per = task.tiles.div_ceil(C);
                 let step = per * C * TILE;
                 let c = zeros(scratch, rows * step, 0);
-                let x = acts.strip(strip, zero, subs);
+                let chunk = if strips.len() == 1 {
+                    units
+                } else {
+                    256 / K::Scales::UNIT
+                };
                 for i in 0..per {
-                    let (mut ws, mut cs) = ([self.part.w; C], [c; C]);
-                    for j in 0..C {
-                        ws[j] = self.tile(i + j * per);
-                        cs[j] = c.add((i + j * per) * TILE);
-                    }
-                    match strip.rows {
-                        // Streams of one tier, panels of the other.
-                        _ if !L::STREAMS => {}
-                        1 => tile::<L, K, 1, C, true>(ws, x, units, p, cs, step),
-                        4 => tile::<L, K, 4, C, true>(ws, x, units, p, cs, step),
-                        _ => tile::<L, K, 8, C, true>(ws, x, units, p, cs, step),
+                    for u in (0..units).step_by(chunk) {
+                        let some = chunk.min(units - u);
+                        for strip in strips {
+                            let x = acts.strip(strip, zero, subs);
+                            let x = x.at(u * K::Scales::UNIT, strip.rows, subs);
+                            let (mut ws, mut cs) = ([self.part.w; C], [c; C]);
+                            for j in 0..C {
+                                let c = c.add((strip.slot - strips[0].slot) * step);
+                                ws[j] = self.tile(i + j * per).add(u * K::BYTES);
+                                cs[j] = c.add((i + j * per) * TILE);
+                            }
+                            if strip.rows == 1 {
+                                tile::<L, K, 1, C, true>(ws, x, some, p, cs, step);
+                            } else {
+                                tile::<L, K, ROWS, C, true>(ws, x, some, p, cs, step);
+                            }
+                        }
                     }
                 }
                 return Sums { c, step };
@@ -542,7 +548,7 @@ unsafe fn panels_avx512<P: Layout>(
         let (w, c) = ([w, w.add(KC / BLOCK * P::BYTES)], [c, c.add(TILE)]);
         match rows {
             1 => tile::<Avx512, P, 1, 2, false>(w, x, blocks, &PANEL, c, step),
-            _ => tile::<Avx512, P, PANEL_ROWS, 2, false>(w, x, blocks, &PANEL, c, step),
+            _ => tile::<Avx512, P, ROWS, 2, false>(w, x, blocks, &PANEL, c, step),
         }
     }
 }
@@ -564,7 +570,7 @@ unsafe fn panels_avx2<P: Layout>(
     unsafe {
         match rows {
             1 => tile::<Avx2, P, 1, 1, false>([w], x, blocks, &PANEL, [c], step),
-            _ => tile::<Avx2, P, PANEL_ROWS, 1, false>([w], x, blocks, &PANEL, [c], step),
+            _ => tile::<Avx2, P, ROWS, 1, false>([w], x, blocks, &PANEL, [c], step),
         }
     }
 }

@@ -31,8 +31,9 @@ pub(super) struct Params {
     pub factor: f32,
 }
 
-/// How far ahead of the loads weights are asked for.
-const AHEAD: usize = 4096;
+/// How far ahead of the loads weights are asked for: into the second cache, since the first has
+/// too few misses under way at a time to keep memory busy.
+const AHEAD: usize = 8192;
 
 /// `c[R][c_step] += x . w` for `C` tiles, `units` units each; tile `i` at `w[i]`, its 16 columns
 /// of c at `c[i]`.
@@ -50,8 +51,6 @@ pub(super) unsafe fn tile<L: Lanes, K: Layout, const R: usize, const C: usize, c
 ) {
     let (blocks, subs) = (K::Scales::UNIT / BLOCK, K::Scales::SUBS);
     let mins = K::Scales::MINS;
-    // Few sums stay in registers, many in the first cache.
-    let local = R * C <= 12;
     // SAFETY: the loops stay inside the units, the strip and c.
     unsafe {
         let table = L::table(p.table.as_ptr());
@@ -106,12 +105,7 @@ pub(super) unsafe fn tile<L: Lanes, K: Layout, const R: usize, const C: usize, c
                 for r in 0..R {
                     let d = L::splat(*x.d.add(b * R + r));
                     for i in 0..C {
-                        let sum = if local {
-                            sums[r][i]
-                        } else {
-                            L::load(c[i].add(r * c_step))
-                        };
-                        let mut sum = L::fma(t[r][i], d, sum);
+                        let mut sum = L::fma(t[r][i], d, sums[r][i]);
                         if mins {
                             for sub in 0..subs {
                                 let m = K::Scales::min::<L>(w[i], unit[i], block, sub);
@@ -119,11 +113,7 @@ pub(super) unsafe fn tile<L: Lanes, K: Layout, const R: usize, const C: usize, c
                                 sum = L::fnma(m, s, sum);
                             }
                         }
-                        if local {
-                            sums[r][i] = sum;
-                        } else {
-                            L::store(c[i].add(r * c_step), sum);
-                        }
+                        sums[r][i] = sum;
                     }
                 }
                 b += 1;
@@ -132,13 +122,10 @@ pub(super) unsafe fn tile<L: Lanes, K: Layout, const R: usize, const C: usize, c
                 w[i] = w[i].add(K::BYTES);
             }
         }
-        if local {
-            let one = L::splat(1.0);
-            for r in 0..R {
-                for i in 0..C {
-                    let c = c[i].add(r * c_step);
-                    L::store(c, L::fma(sums[r][i], one, L::load(c)));
-                }
+        for r in 0..R {
+            for i in 0..C {
+                let c = c[i].add(r * c_step);
+                L::store(c, L::add(sums[r][i], L::load(c)));
             }
         }
     }
