@@ -240,13 +240,24 @@ impl Memory {
 /// (any one), when the whole name matches.
 pub fn matches(pattern: &str, name: &str) -> bool {
     fn glob(p: &[u8], s: &[u8]) -> bool {
-        match p.split_first() {
-            None => s.is_empty(),
-            Some((b'*', rest)) => (0..=s.len()).any(|i| glob(rest, &s[i..])),
-            Some((&c, rest)) => s
-                .split_first()
-                .is_some_and(|(&d, tail)| (c == b'?' || c == d) && glob(rest, tail)),
+        let (mut i, mut j) = (0, 0);
+        // The last `*`, and where what it stands for ends.
+        let mut star = None;
+        while j < s.len() {
+            match p.get(i) {
+                Some(b'*') => {
+                    star = Some((i, j));
+                    i += 1;
+                }
+                Some(&c) if c == b'?' || c == s[j] => (i, j) = (i + 1, j + 1),
+                _ => {
+                    let Some((at, end)) = star else { return false };
+                    star = Some((at, end + 1));
+                    (i, j) = (at + 1, end + 1);
+                }
+            }
         }
+        p[i..].iter().all(|&c| c == b'*')
     }
     if pattern.contains(['*', '?']) {
         glob(pattern.as_bytes(), name.as_bytes())

@@ -437,6 +437,9 @@ fn patterns() {
     assert!(matches("mat*f32", "mat_mul/f32"));
     assert!(!matches("mat*f16", "mat_mul/f32"));
     assert!(matches("*@attention/?", "k@attention/x"));
+    assert!(matches("*aab", "aaab"));
+    // No pattern takes longer than its length times the name's.
+    assert!(!matches(&("*a".repeat(40) + "*b"), &"a".repeat(200)));
 }
 
 /// The bound of a number scales with the largest of its block, which may be an infinity.
