@@ -43,6 +43,8 @@ const TABLES: &[&[Row]] = &[
     #[cfg(target_arch = "x86_64")]
     matmul::packed::ROWS,
     #[cfg(target_arch = "x86_64")]
+    matmul::dense::ROWS,
+    #[cfg(target_arch = "x86_64")]
     matmul::x86::ROWS,
     #[cfg(target_arch = "x86_64")]
     attention::x86::ROWS,

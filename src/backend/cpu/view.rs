@@ -125,6 +125,11 @@ impl Rows {
         self.count
     }
 
+    /// Bytes from row to row, where that is the same for all.
+    pub fn uniform(&self) -> Option<usize> {
+        (self.axes <= 1).then_some(self.steps[0])
+    }
+
     /// Byte offset of row `index`, which is below [`Rows::count`].
     #[inline]
     pub fn offset(&self, index: usize) -> usize {

@@ -1,5 +1,7 @@
 //! MatMul, MatMulMany and GroupedMatMul.
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod dense;
 pub(crate) mod epilogue;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod packed;
@@ -43,9 +45,12 @@ pub(crate) const ROWS: &[Row] = &[
 /// holds exactly the contiguous `w`.
 pub(crate) fn prepack(ctx: &Ctx, w: &TensorDesc, host: &[u8]) -> Result<Option<Packed>> {
     match w.element {
-        #[cfg(target_arch = "x86_64")]
+#[cfg(target_arch = "x86_64")]
         Element::Quant(_) => packed::prepack(ctx, w, host),
-        _ => {
+        #[cfg(target_arch = "x86_64")]
+        Element::Plain(_) => dense::prepack(ctx, w, host),
+        #[cfg(not(target_arch = "x86_64"))]
+        Element::Quant(_) | Element::Plain(_) => {
             let _ = (ctx, host);
             Ok(None)
         }

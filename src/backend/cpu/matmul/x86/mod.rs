@@ -7,6 +7,8 @@ mod q8_gemm;
 mod q8_gemv;
 pub(in crate::backend::cpu::matmul) mod q8_rows;
 
+pub(in crate::backend::cpu::matmul) use self::q8_gemm::transpose8;
+
 use self::{
     codes::with_codes,
     epilogue::{Floats, Matrix, Output, is_simd_float},
@@ -270,7 +272,7 @@ fn tasks(products: &[Product], m: usize, width: usize, threads: usize) -> Vec<Ta
 }
 
 /// Most rows of x that are multiplied without unpacking panels.
-const MAX_M: usize = 4;
+pub(in crate::backend::cpu::matmul) const MAX_M: usize = 4;
 const _: () = assert!(MAX_M == q8_gemv::MAX_M && MAX_M == f32_gemm::MAX_M);
 
 impl Task {

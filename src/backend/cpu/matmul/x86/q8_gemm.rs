@@ -16,7 +16,7 @@ pub(super) const fn panel_scales(columns: usize) -> usize {
 
 /// 8 x 8 transposition of 32-bit cells.
 #[inline(always)]
-pub(super) unsafe fn transpose8(r: [__m256i; 8]) -> [__m256i; 8] {
+pub(in crate::backend::cpu::matmul) unsafe fn transpose8(r: [__m256i; 8]) -> [__m256i; 8] {
     // SAFETY: the caller has AVX2.
     unsafe {
         let mut t = r;

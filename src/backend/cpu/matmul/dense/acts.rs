@@ -1,0 +1,173 @@
+//! Rows of x as lines of words that tiles read one word at a time.
+
+use super::tile::LINE;
+use crate::backend::cpu::x86::{Avx2, Avx512, Elem, Simd};
+use half::{bf16, f16};
+use std::arch::x86_64::*;
+
+/// How numbers of x become words.
+///
+/// # Safety
+/// Pointers lead to the numbers that are asked for, and to a line; the CPU has the features that
+/// the implementing type names, AVX2, FMA and F16C.
+pub(super) trait Line: Copy + 'static {
+    /// Type of a number.
+    type T: Copy;
+    /// Numbers in a word.
+    const K: usize;
+    /// A line of `n <= LINE * K` numbers, zeros beyond them.
+    unsafe fn line(p: *const Self::T, n: usize, out: *mut u32);
+}
+
+/// f32 from floats.
+#[derive(Clone, Copy)]
+pub(super) struct Wide<T>(std::marker::PhantomData<T>);
+/// Pairs of bf16 from floats; AVX-512 with BF16.
+#[derive(Clone, Copy)]
+pub(super) struct Pairs<T>(std::marker::PhantomData<T>);
+/// Four i8 plus 128.
+#[derive(Clone, Copy)]
+pub(super) struct Quads;
+/// Pairs of i16 from i8.
+#[derive(Clone, Copy)]
+pub(super) struct Shorts;
+
+impl<T: Elem> Line for Wide<T> {
+    type T = T;
+    const K: usize = 1;
+    #[inline(always)]
+    unsafe fn line(p: *const T, n: usize, out: *mut u32) {
+        let out = out.cast::<f32>();
+        // SAFETY: n numbers, and a line.
+        unsafe {
+            for i in (0..LINE).step_by(8) {
+                let v = if n >= i + 8 {
+                    T::load::<Avx2>(p.add(i))
+                } else if n > i {
+                    T::load_n::<Avx2>(p.add(i), n - i)
+                } else {
+                    Avx2::zero()
+                };
+                Avx2::store(out.add(i), v);
+            }
+        }
+    }
+}
+
+/// `n` numbers as f32, of 16 at most, zeros beyond them.
+///
+/// # Safety
+/// They exist; the CPU has AVX-512.
+#[inline(always)]
+unsafe fn wide16<T: Elem>(p: *const T, n: usize) -> __m512 {
+    // SAFETY: the caller's contract.
+    unsafe {
+        match n {
+            0 => Avx512::zero(),
+            16 => T::load::<Avx512>(p),
+            _ => T::load_n::<Avx512>(p, n),
+        }
+    }
+}
+
+macro_rules! pairs {
+    ($t:ty) => {
+        impl Line for Pairs<$t> {
+            type T = $t;
+            const K: usize = 2;
+            #[inline(always)]
+            unsafe fn line(p: *const $t, n: usize, out: *mut u32) {
+                // SAFETY: n numbers, and a line; both types are 64 bytes of any content.
+                unsafe {
+                    let low = wide16(p, n.min(16));
+                    let high = wide16(p.wrapping_add(16), n.saturating_sub(16));
+                    let v = _mm512_cvtne2ps_pbh(high, low);
+                    let v = std::mem::transmute::<__m512bh, __m512i>(v);
+                    _mm512_storeu_si512(out.cast(), v);
+                }
+            }
+        }
+    };
+}
+pairs!(f32);
+pairs!(f16);
+
+impl Line for Pairs<bf16> {
+    type T = bf16;
+    const K: usize = 2;
+    #[inline(always)]
+    unsafe fn line(p: *const bf16, n: usize, out: *mut u32) {
+        // SAFETY: n numbers, and a line.
+        unsafe {
+            if n < 2 * LINE {
+                out.write_bytes(0, LINE);
+            }
+            std::ptr::copy_nonoverlapping(p.cast::<u8>(), out.cast::<u8>(), 2 * n);
+        }
+    }
+}
+
+impl Line for Quads {
+    type T = i8;
+    const K: usize = 4;
+    #[inline(always)]
+    unsafe fn line(p: *const i8, n: usize, out: *mut u32) {
+        // SAFETY: n numbers, and a line.
+        unsafe {
+            let out = out.cast::<u8>();
+            if n < 4 * LINE {
+                // Zeros of x; what they meet in the panel is zero too.
+                out.write_bytes(0x80, 4 * LINE);
+            }
+            for i in 0..n {
+                *out.add(i) = *p.add(i).cast::<u8>() ^ 0x80;
+            }
+        }
+    }
+}
+
+impl Line for Shorts {
+    type T = i8;
+    const K: usize = 2;
+    #[inline(always)]
+    unsafe fn line(p: *const i8, n: usize, out: *mut u32) {
+        // SAFETY: n numbers, and a line.
+        unsafe {
+            let out = out.cast::<i16>();
+            if n < 2 * LINE {
+                out.write_bytes(0, 2 * LINE);
+            }
+            for i in 0..n {
+                *out.add(i) = i16::from(*p.add(i));
+            }
+        }
+    }
+}
+
+/// Words of a row of `k` numbers, whole lines.
+pub(super) const fn row_words(k: usize, per_word: usize) -> usize {
+    k.div_ceil(per_word).next_multiple_of(LINE)
+}
+
+/// Writes `rows.len()` rows of `k` numbers as `out[row_words / LINE][rows][LINE]`.
+///
+/// # Safety
+/// `x` plus each of `rows`, in bytes, starts a row of numbers that are side by side; `out` has
+/// room; the CPU has the features of `L`.
+#[inline(always)]
+pub(super) unsafe fn fill<L: Line>(x: *const u8, rows: &[usize], k: usize, out: *mut u32) {
+    let at_once = LINE * L::K;
+    // SAFETY: the caller's contract.
+    unsafe {
+        for (r, &row) in rows.iter().enumerate() {
+            let row = x.add(row).cast::<L::T>();
+            let mut to = out.add(r * LINE);
+            let mut i = 0;
+            while i < k {
+                L::line(row.add(i), (k - i).min(at_once), to);
+                to = to.add(rows.len() * LINE);
+                i += at_once;
+            }
+        }
+    }
+}

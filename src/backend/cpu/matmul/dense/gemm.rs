@@ -1,0 +1,406 @@
+//! How products become tasks: lines of x once, then panels of columns in parallel.
+
+use super::{
+    acts::row_words,
+    kernel::{Block, Done, Fill, Kernel, Lines},
+    panel::Matrix,
+    tile::Fetch,
+};
+use crate::backend::cpu::{matmul::x86::epilogue::Output, pool::Pool, x86::Scratch};
+use rustc_hash::FxHashMap;
+use std::{
+    cell::RefCell,
+    ops::Range,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+/// Words of k per block of packed panels: the lines of a group's block and a panel of it stay in
+/// the second level of cache.
+const WORDS: usize = 512;
+/// The same of panels that are filled first.
+const WORDS_FILLED: usize = 256;
+/// The same where few rows meet them: a panel stays in the first level.
+const WORDS_OF_FEW: usize = 128;
+/// Rows up to which they are few.
+const FEW: usize = 32;
+/// Least rows of a group, where there are as many.
+const LEAST: usize = 48;
+/// Most rows of a group that meet packed panels.
+const MOST: usize = 128;
+/// The same of panels that are filled first: more rows make up for it.
+const MOST_FILLED: usize = 384;
+/// Words of x that a thread holds as lines.
+const LINES: usize = 2 << 20;
+/// Bytes that panels are fetched ahead of their use where they stream by.
+const AHEAD: usize = 3072;
+/// Panels of an item.
+const PANELS: usize = 2;
+
+/// Weights of one matrix.
+#[derive(Clone, Copy)]
+pub(super) enum Weights {
+    /// Panels as the kernel reads them.
+    Packed(*const u8),
+    /// Rows or columns, and what fills a panel from them.
+    Plain(Matrix, Fill),
+}
+
+/// One matrix of weights and the rows of x that it multiplies.
+pub(super) struct Product<'a> {
+    pub kernel: &'static Kernel,
+    pub w: Weights,
+    /// Bytes of a number of weights that are not packed.
+    pub size: usize,
+    pub n: usize,
+    /// Rows of x: positions in [`Rows::starts`].
+    pub rows: Range<usize>,
+    /// Rows of y, where they do not follow each other from 0.
+    pub scatter: Option<&'a [usize]>,
+    pub out: Output,
+}
+
+// SAFETY: the pointers lead into operands that the op keeps alive; tasks write parts of their own.
+unsafe impl Sync for Product<'_> {}
+
+/// Rows of x.
+pub(super) struct Rows<'a> {
+    pub x: *const u8,
+    /// Bytes from x to the first number of each row.
+    pub starts: &'a [usize],
+    pub k: usize,
+    pub lines: Lines,
+    /// Numbers in a word.
+    pub per_word: usize,
+}
+
+// SAFETY: x is only read.
+unsafe impl Sync for Rows<'_> {}
+
+/// Rows of x that a thread makes lines of, and what they multiply.
+struct Group {
+    /// First row, in [`Rows::starts`], and rows.
+    start: usize,
+    m: usize,
+    /// Rows of a tile.
+    height: usize,
+    items: Vec<Item>,
+    /// The next item to be taken.
+    next: AtomicUsize,
+}
+
+/// Some panels of a product.
+struct Item {
+    product: usize,
+    panel: usize,
+    panels: usize,
+}
+
+thread_local! {
+    static LINE_SCRATCH: RefCell<Scratch> = RefCell::default();
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// Rows of a group when `m` rows meet `n` columns: groups that threads have for themselves save
+/// the others from making its lines, but every group fills all panels that are not packed.
+fn group_rows(m: usize, n: usize, packed: bool, threads: usize, row_words: usize) -> usize {
+    let groups = if packed {
+        threads
+    } else {
+        (m * threads / n.max(1)).isqrt().max(1)
+    };
+    let most = if packed { MOST } else { MOST_FILLED };
+    let most = most.min(LINES / row_words).max(LEAST);
+    m.div_ceil(groups).clamp(LEAST, most)
+}
+
+/// `m` in parts as equal as can be, none above `most`.
+fn part(m: usize, most: usize) -> usize {
+    m.div_ceil(m.div_ceil(most).max(1)).max(1)
+}
+
+/// Runs the products.
+///
+/// # Safety
+/// Everything leads into live operands; no two products write the same cells; the kernels are of
+/// one instruction set, which the CPU has.
+pub(super) unsafe fn run(pool: &Pool, rows: &Rows<'_>, products: &[Product<'_>]) {
+    let row_words = row_words(rows.k, rows.per_word);
+    let threads = pool.threads();
+    let panels: usize = products
+        .iter()
+        .map(|p| p.n.div_ceil(p.kernel.columns))
+        .sum();
+    let mut groups: Vec<Group> = Vec::new();
+    let mut known: FxHashMap<usize, Range<usize>> = FxHashMap::default();
+    let mut work = 0;
+    for (product, p) in products.iter().enumerate() {
+        let m = p.rows.len();
+        let own = known.entry(p.rows.start).or_insert_with(|| {
+            let first = groups.len();
+            let n = products
+                .iter()
+                .filter(|q| q.rows == p.rows)
+                .map(|q| q.n)
+                .sum();
+            let packed = matches!(p.w, Weights::Packed(_));
+            let most = p.kernel.most[0];
+            let height = part(m, most);
+            let rows = part(m, group_rows(m, n, packed, threads, row_words));
+            for m0 in (0..m).step_by(rows.next_multiple_of(height)) {
+                groups.push(Group {
+                    start: p.rows.start + m0,
+                    m: rows.next_multiple_of(height).min(m - m0),
+                    height,
+                    items: Vec::new(),
+                    next: AtomicUsize::new(0),
+                });
+            }
+            first..groups.len()
+        });
+        work += m.max(4) * p.n * row_words;
+        let step = (panels * own.len() / (threads * 16)).clamp(1, PANELS);
+        // Few rows go by pairs of panels.
+        let step = if m <= p.kernel.most[1] {
+            step.next_multiple_of(2)
+        } else {
+            step
+        };
+        let count = p.n.div_ceil(p.kernel.columns);
+        for group in &mut groups[own.clone()] {
+            group
+                .items
+                .extend((0..count).step_by(step).map(|panel| Item {
+                    product,
+                    panel,
+                    panels: step.min(count - panel),
+                }));
+        }
+    }
+    // A guess: 32 products of words a nanosecond.
+    pool.parallel(threads, work as u64 / 32, |slots| {
+        for slot in slots {
+            for i in 0..groups.len() {
+                // Each slot begins elsewhere, then looks for what others left.
+                let group = &groups[(slot * groups.len() / threads + i) % groups.len()];
+                // SAFETY: the caller's contract; every item is taken once.
+                unsafe { group.work(rows, products, row_words) };
+            }
+        }
+    });
+}
+
+impl Group {
+    /// Takes items until there are none.
+    ///
+    /// # Safety
+    /// As for [`run`].
+    unsafe fn work(&self, rows: &Rows<'_>, products: &[Product<'_>], row_words: usize) {
+        let take = || self.items.get(self.next.fetch_add(1, Ordering::Relaxed));
+        let Some(mut item) = take() else { return };
+        LINE_SCRATCH.with_borrow_mut(|lines| {
+            SCRATCH.with_borrow_mut(|scratch| {
+                let x = lines.take(self.m * row_words).cast::<u32>();
+                for m0 in (0..self.m).step_by(self.height) {
+                    let count = self.height.min(self.m - m0);
+                    let starts = &rows.starts[self.start + m0..][..count];
+                    // SAFETY: rows of x, and lines of their own.
+                    unsafe { (rows.lines)(rows.x, starts, rows.k, x.add(m0 * row_words)) };
+                }
+                loop {
+                    // SAFETY: the lines are those of the group.
+                    unsafe { item.run(self, &products[item.product], rows, x, row_words, scratch) };
+                    match take() {
+                        Some(next) => item = next,
+                        None => return,
+                    }
+                }
+            });
+        });
+    }
+}
+
+impl Item {
+    /// # Safety
+    /// `x` has the lines of the group's rows; the rest as for [`run`].
+    unsafe fn run(
+        &self,
+        group: &Group,
+        p: &Product<'_>,
+        rows: &Rows<'_>,
+        x: *const u32,
+        row_words: usize,
+        scratch: &mut Scratch,
+    ) {
+        let (kernel, m) = (p.kernel, group.m);
+        let (columns, k) = (kernel.columns, rows.k);
+        let words = k.div_ceil(rows.per_word);
+        let block = match p.w {
+            Weights::Packed(_) if m <= group.height => words.next_multiple_of(kernel.step),
+            Weights::Plain(..) if m <= FEW => WORDS_OF_FEW,
+            Weights::Plain(..) => WORDS_FILLED,
+            Weights::Packed(_) => WORDS,
+        };
+        // Panels that a tile meets at once.
+        let wide = if m <= kernel.most[1] { 2 } else { 1 };
+        let ld = self.panels * columns;
+        let panel_bytes = match p.w {
+            Weights::Packed(_) => (kernel.panel_bytes)(k),
+            Weights::Plain(..) => block.min(row_words) / kernel.step * kernel.step_bytes,
+        };
+        let filled = match p.w {
+            Weights::Packed(_) => 0,
+            Weights::Plain(..) => panel_bytes / 4,
+        };
+        // Sums, zeros, panels; all whole cache lines.
+        let c = scratch.take(m * ld + ld + wide * filled);
+        // SAFETY: the scratch has the parts; panels and rows exist.
+        unsafe {
+            let zeros = c.add(m * ld);
+            let own = zeros.add(ld).cast::<u8>();
+            if kernel.zeros.is_some() || kernel.integers {
+                self.zeros(p, k, zeros);
+            }
+            for word0 in (0..words).step_by(block) {
+                let len = block.min(words - word0);
+                for i in (0..self.panels).step_by(wide) {
+                    let two = wide.min(self.panels - i) == 2;
+                    let n0 = (self.panel + i) * columns;
+                    let n = p.n - n0;
+                    let panel = match p.w {
+                        Weights::Packed(w) => {
+                            let at = word0 / kernel.step * kernel.step_bytes;
+                            w.add((self.panel + i) * panel_bytes + at)
+                        }
+                        Weights::Plain(w, fill) => {
+                            let k0 = word0 * rows.per_word;
+                            let k = (len * rows.per_word).min(k - k0);
+                            for j in 0..if two { 2 } else { 1 } {
+                                let to = own.add(j * panel_bytes);
+                                let n = columns.min(n - j * columns);
+                                fill(w, n0 + j * columns, n, k0, k, to.cast(), columns);
+                                if let Some(add) = kernel.zeros {
+                                    let zeros = zeros.add((i + j) * columns);
+                                    add(to, len.div_ceil(kernel.step), zeros);
+                                }
+                            }
+                            own.cast_const()
+                        }
+                    };
+                    (kernel.tiles)(Block {
+                        x,
+                        row_words,
+                        word0,
+                        words: len,
+                        panel,
+                        panel_step: panel_bytes,
+                        two,
+                        fetch: self.fetch(group, p, rows, (word0, block), (i, wide)),
+                        c: c.add(i * columns),
+                        ld,
+                        rows: m,
+                        height: group.height,
+                        done: (word0 + len == words).then_some(Done {
+                            out: &p.out,
+                            scatter: p.scatter,
+                            m0: group.start - p.rows.start,
+                            n0,
+                            n: if two {
+                                n.min(2 * columns)
+                            } else {
+                                n.min(columns)
+                            },
+                            zeros: zeros.add(i * columns),
+                        }),
+                    });
+                }
+            }
+        }
+    }
+
+    /// What comes after block `word0` of `block` words of panel `i` (and the next, if `wide` is 2).
+    fn fetch(
+        &self,
+        group: &Group,
+        p: &Product<'_>,
+        rows: &Rows<'_>,
+        (word0, block): (usize, usize),
+        (i, wide): (usize, usize),
+    ) -> Fetch {
+        let kernel = p.kernel;
+        let words = rows.k.div_ceil(rows.per_word);
+        let tiles = group.m.div_ceil(group.height);
+        if let (Weights::Packed(w), 1) = (p.w, tiles) {
+            // The panel streams by once.
+            let at = w.wrapping_add((self.panel + i) * (kernel.panel_bytes)(rows.k));
+            return Fetch {
+                at: at.wrapping_add(AHEAD),
+                pace: (4 / kernel.step * kernel.step_bytes).div_ceil(64),
+                near: true,
+                ..Fetch::NONE
+            };
+        }
+        // Panels of an item go by for each block, then the next block.
+        let (next, panel) = match (i + wide < self.panels, word0 + block < words) {
+            (true, _) => (word0, i + wide),
+            (false, true) => (word0 + block, 0),
+            (false, false) => (0, self.panels),
+        };
+        let panel = self.panel + panel;
+        let len = block.min(words - next);
+        // All but the last of the tiles' lines take part.
+        let paces = (tiles * (block.min(words - word0) / 4)).max(1);
+        match p.w {
+            Weights::Packed(w) => {
+                let at = panel * (kernel.panel_bytes)(rows.k);
+                let bytes = len / kernel.step * kernel.step_bytes;
+                Fetch {
+                    at: w.wrapping_add(at + next / kernel.step * kernel.step_bytes),
+                    pace: (bytes / 64).div_ceil(paces),
+                    near: true,
+                    ..Fetch::NONE
+                }
+            }
+            Weights::Plain(w, _) => {
+                let size = p.size;
+                let (n0, k0) = (panel * kernel.columns, next * rows.per_word);
+                let at = w.start.wrapping_add((n0 * w.n_step + k0 * w.k_step) * size);
+                let len = len * rows.per_word;
+                // Rows of memory, and bytes of each that are wanted.
+                let (count, bytes, step) = if w.k_step == 1 {
+                    (kernel.columns * wide, len * size, w.n_step * size)
+                } else {
+                    (len, kernel.columns * wide * size, w.k_step * size)
+                };
+                let row = bytes.div_ceil(64);
+                Fetch {
+                    at,
+                    left: row,
+                    row,
+                    gap: step.wrapping_sub(row * 64),
+                    pace: (count * row).div_ceil(paces),
+                    near: false,
+                }
+            }
+        }
+    }
+
+    /// What zeros of x add to each column of packed panels; zeros of other panels.
+    ///
+    /// # Safety
+    /// `zeros` has room for the columns; the rest as for [`run`].
+    unsafe fn zeros(&self, p: &Product<'_>, k: usize, zeros: *mut f32) {
+        let columns = p.kernel.columns;
+        // SAFETY: the caller's contract; packed sums end each panel.
+        unsafe {
+            zeros.write_bytes(0, self.panels * columns);
+            if let (Weights::Packed(w), true) = (p.w, p.kernel.zeros.is_some()) {
+                let bytes = (p.kernel.panel_bytes)(k);
+                for i in 0..self.panels {
+                    let from = w.add((self.panel + i + 1) * bytes - 4 * columns);
+                    let to = zeros.add(i * columns).cast::<u8>();
+                    std::ptr::copy_nonoverlapping(from, to, 4 * columns);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! Products of plain weights for AVX2 and AVX-512: f32, f16, bf16 and i8, from rows, from columns
+//! or packed into panels.
+//!
+//! A panel holds a few columns of y along k, so that one word of x meets a vector of columns.
+//! Rows of x become lines of words once per op, panels are filled by the task that uses them or
+//! were packed when the weight was loaded.
+
+mod acts;
+mod gemm;
+mod kernel;
+mod ops;
+mod pack;
+mod panel;
+mod rows;
+mod tile;
+mod unit;
+
+pub(in crate::backend::cpu) use pack::prepack;
+pub(crate) use rows::ROWS;
+
+#[cfg(all(test, feature = "conformance"))]
+mod tests;

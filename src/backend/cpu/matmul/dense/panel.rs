@@ -1,0 +1,277 @@
+//! Panels: the weights of a few columns as steps along k, from rows, from columns, or packed.
+
+use super::{tile::columns, unit::Unit};
+use crate::backend::cpu::{
+    matmul::x86::transpose8,
+    x86::{Avx2, Simd},
+};
+use half::{bf16, f16};
+use std::arch::x86_64::*;
+
+/// How weights of a plain type become words.
+///
+/// # Safety
+/// Pointers lead to the numbers that are asked for; the CPU has AVX2, FMA and F16C.
+pub(super) trait Words: Copy + 'static {
+    /// Type of a number.
+    type T: Copy;
+    /// Numbers in a word.
+    const K: usize;
+    /// Eight words of `n <= 8 K` numbers side by side, zeros beyond them.
+    unsafe fn along(p: *const Self::T, n: usize) -> __m256i;
+    /// A word of each of `n <= 8` columns side by side from `k <= K` rows that are `step` numbers
+    /// apart, zeros beyond them.
+    unsafe fn across(p: *const Self::T, step: usize, k: usize, n: usize) -> __m256i;
+}
+
+/// Floats as f32.
+#[derive(Clone, Copy)]
+pub(super) struct Wide<T>(std::marker::PhantomData<T>);
+/// Pairs of bf16.
+#[derive(Clone, Copy)]
+pub(super) struct Pairs;
+/// Four bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Quads;
+/// Pairs of i16 from i8.
+#[derive(Clone, Copy)]
+pub(super) struct Shorts;
+
+/// `n` numbers and zeros up to 32 bytes.
+#[inline(always)]
+unsafe fn bytes<T: Copy>(p: *const T, n: usize) -> __m256i {
+    // SAFETY: n numbers are there, and at most 32 bytes.
+    unsafe {
+        if n * size_of::<T>() == 32 {
+            return _mm256_loadu_si256(p.cast());
+        }
+        let mut buffer = [0u8; 32];
+        std::ptr::copy_nonoverlapping(p.cast::<u8>(), buffer.as_mut_ptr(), n * size_of::<T>());
+        _mm256_loadu_si256(buffer.as_ptr().cast())
+    }
+}
+
+macro_rules! wide {
+    ($t:ty, $load:ident, $load_n:ident) => {
+        impl Words for Wide<$t> {
+            type T = $t;
+            const K: usize = 1;
+            #[inline(always)]
+            unsafe fn along(p: *const $t, n: usize) -> __m256i {
+                // SAFETY: the caller's contract is the callee's.
+                unsafe {
+                    _mm256_castps_si256(if n == 8 {
+                        Avx2::$load(p)
+                    } else {
+                        Avx2::$load_n(p, n)
+                    })
+                }
+            }
+            #[inline(always)]
+            unsafe fn across(p: *const $t, _: usize, _: usize, n: usize) -> __m256i {
+                // SAFETY: the caller's contract is the callee's.
+                unsafe { Self::along(p, n) }
+            }
+        }
+    };
+}
+wide!(f32, load, load_n);
+wide!(f16, load_f16, load_f16_n);
+wide!(bf16, load_bf16, load_bf16_n);
+
+impl Words for Pairs {
+    type T = bf16;
+    const K: usize = 2;
+    #[inline(always)]
+    unsafe fn along(p: *const bf16, n: usize) -> __m256i {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { bytes(p, n) }
+    }
+    #[inline(always)]
+    unsafe fn across(p: *const bf16, step: usize, k: usize, n: usize) -> __m256i {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe {
+            let mut words = _mm256_setzero_si256();
+            for i in 0..k {
+                let row = _mm256_castsi256_si128(bytes(p.add(i * step), n));
+                let at = _mm_cvtsi32_si128(16 * i as i32);
+                words = _mm256_or_si256(words, _mm256_sll_epi32(_mm256_cvtepu16_epi32(row), at));
+            }
+            words
+        }
+    }
+}
+
+impl Words for Quads {
+    type T = i8;
+    const K: usize = 4;
+    #[inline(always)]
+    unsafe fn along(p: *const i8, n: usize) -> __m256i {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { bytes(p, n) }
+    }
+    #[inline(always)]
+    unsafe fn across(p: *const i8, step: usize, k: usize, n: usize) -> __m256i {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe {
+            let mut words = _mm256_setzero_si256();
+            for i in 0..k {
+                let row = _mm256_castsi256_si128(bytes(p.add(i * step), n));
+                let at = _mm_cvtsi32_si128(8 * i as i32);
+                words = _mm256_or_si256(words, _mm256_sll_epi32(_mm256_cvtepu8_epi32(row), at));
+            }
+            words
+        }
+    }
+}
+
+impl Words for Shorts {
+    type T = i8;
+    const K: usize = 2;
+    #[inline(always)]
+    unsafe fn along(p: *const i8, n: usize) -> __m256i {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { _mm256_cvtepi8_epi16(_mm256_castsi256_si128(bytes(p, n))) }
+    }
+    #[inline(always)]
+    unsafe fn across(p: *const i8, step: usize, k: usize, n: usize) -> __m256i {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe {
+            let mut words = _mm256_setzero_si256();
+            for i in 0..k {
+                let row = _mm256_castsi256_si128(bytes(p.add(i * step), n));
+                let short = _mm256_cvtepu16_epi32(_mm_cvtepi8_epi16(row));
+                let at = _mm_cvtsi32_si128(16 * i as i32);
+                words = _mm256_or_si256(words, _mm256_sll_epi32(short, at));
+            }
+            words
+        }
+    }
+}
+
+/// A weight matrix in memory.
+#[derive(Clone, Copy)]
+pub(super) struct Matrix {
+    /// First number.
+    pub start: *const u8,
+    /// Numbers from column to column of y (row to row of `[N, K]`).
+    pub n_step: usize,
+    /// Numbers from k to k.
+    pub k_step: usize,
+}
+
+/// Writes `len` numbers along k, from `k0` on, of columns `n0..n0 + n` to `out[len / K][columns]`
+/// as words. Columns beyond `n` are zero.
+///
+/// # Safety
+/// One of the matrix's steps is 1 and the numbers exist; `out` has room for whole steps of
+/// `columns`, a multiple of 8; the CPU has AVX2, FMA and F16C.
+#[inline(always)]
+pub(super) unsafe fn fill<W: Words>(
+    w: Matrix,
+    n0: usize,
+    n: usize,
+    k0: usize,
+    len: usize,
+    out: *mut u32,
+    columns: usize,
+) {
+    // SAFETY: only columns below n and k below k0 + len are read.
+    unsafe {
+        let start = w.start.cast::<W::T>().add(n0 * w.n_step + k0 * w.k_step);
+        if w.k_step == 1 {
+            rows::<W>(start, w.n_step, n, len, out, columns);
+        } else {
+            for (i, k) in (0..len).step_by(W::K).enumerate() {
+                for c in (0..columns).step_by(8) {
+                    let some = n.saturating_sub(c).min(8);
+                    let words = if some == 0 {
+                        _mm256_setzero_si256()
+                    } else {
+                        let p = start.add(k * w.k_step + c);
+                        W::across(p, w.k_step, W::K.min(len - k), some)
+                    };
+                    _mm256_storeu_si256(out.add(i * columns + c).cast(), words);
+                }
+            }
+        }
+    }
+}
+
+/// [`fill`] from rows that are contiguous along k.
+///
+/// # Safety
+/// As for [`fill`].
+#[inline(always)]
+unsafe fn rows<W: Words>(
+    start: *const W::T,
+    step: usize,
+    n: usize,
+    len: usize,
+    out: *mut u32,
+    columns: usize,
+) {
+    let at_once = 8 * W::K;
+    // SAFETY: as for `fill`; rows beyond n are not read.
+    unsafe {
+        // Two cells of each row are a cache line or part of one; steps are written whole.
+        for k0 in (0..len).step_by(2 * at_once) {
+            for c in (0..columns).step_by(8) {
+                let some = n.saturating_sub(c).min(8);
+                let from = start.wrapping_add(c * step);
+                for k in (k0..len.min(k0 + 2 * at_once)).step_by(at_once) {
+                    let count = (len - k).min(at_once);
+                    let mut cells = [_mm256_setzero_si256(); 8];
+                    if some == 8 && count == at_once {
+                        for r in 0..8 {
+                            cells[r] = W::along(from.wrapping_add(r * step + k), at_once);
+                        }
+                    } else {
+                        for r in 0..some {
+                            cells[r] = W::along(from.wrapping_add(r * step + k), count);
+                        }
+                    }
+                    let cells = transpose8(cells);
+                    let to = out.add(k / W::K * columns + c);
+                    for i in 0..count.div_ceil(W::K) {
+                        _mm256_storeu_si256(to.add(i * columns).cast(), cells[i]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Steps of a panel of `k` numbers along k.
+pub(super) const fn steps<U: Unit>(k: usize) -> usize {
+    k.div_ceil(U::K * U::STEP)
+}
+
+/// Bytes of a packed panel: the steps, then what zeros of x add to each column where words of x
+/// are offset.
+pub(super) const fn panel_bytes<U: Unit>(k: usize) -> usize {
+    let zeros = if U::ZERO.is_some() { 4 } else { 0 };
+    columns::<U>() * (steps::<U>(k) * U::BYTES + zeros)
+}
+
+/// Adds to `sums[columns]` what words of x that stand for zeros make of `steps` steps.
+///
+/// # Safety
+/// The pointers lead to that many; the CPU has the features of `U`.
+#[inline(always)]
+pub(super) unsafe fn add_zeros<U: Unit>(panel: *const u8, steps: usize, sums: *mut f32) {
+    let Some(word) = U::ZERO else { return };
+    let lanes = U::S::LANES;
+    // SAFETY: the caller's contract.
+    unsafe {
+        let x = U::splat(&word);
+        for v in 0..2 {
+            let mut acc = U::load(sums.add(v * lanes));
+            for i in 0..steps {
+                let at = panel.add((i * columns::<U>() + v * lanes) * U::BYTES);
+                acc = U::mac(acc, x, U::step(at)[0]);
+            }
+            U::store(sums.add(v * lanes), acc);
+        }
+    }
+}

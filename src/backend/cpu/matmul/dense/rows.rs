@@ -1,0 +1,366 @@
+//! The table rows.
+
+use super::{
+    kernel::{Math, Tier},
+    ops, pack,
+};
+use crate::backend::cpu::{
+    matmul::x86::{self, epilogue::is_simd_float},
+    rows::{Env, Row},
+};
+use crate::{
+    DType, KernelId, Op, Precision, Quality, TensorDesc,
+    error::Refusal,
+    op::{Epilogue, OpKind, Weight},
+};
+
+/// Largest k of which every sum of products of i8 is an i32.
+const MAX_K_OF_I8: u32 = (1 << 17) - 1;
+
+/// A product as far as `fits` goes.
+struct Question<'a> {
+    x: &'a TensorDesc,
+    w: &'a Weight<TensorDesc>,
+    y: &'a TensorDesc,
+    epilogue: &'a Epilogue<TensorDesc>,
+    precision: Precision,
+}
+
+fn feature(env: &Env, tier: Tier, math: Math) -> Result<(), Refusal> {
+    let isa = env.isa;
+    let (has, name) = match (tier, math) {
+        (Tier::Avx2, _) => (isa.avx2, "AVX2, FMA and F16C"),
+        (Tier::Avx512, Math::F32) => (isa.avx512, "AVX-512 F, BW, DQ and VL"),
+        (Tier::Avx512, Math::Bf16) => (isa.avx512_bf16, "AVX-512 BF16"),
+        (Tier::Avx512, Math::I8) => (isa.avx512_vnni, "AVX-512 VNNI"),
+    };
+    if has {
+        Ok(())
+    } else {
+        Err(Refusal::Feature(name))
+    }
+}
+
+impl Question<'_> {
+    fn fits(&self, tier: Tier, math: Math) -> Result<(), Refusal> {
+        let element = |arg, t: &TensorDesc| Refusal::Element {
+            arg,
+            element: t.element,
+        };
+        let x_fits = match math {
+            Math::I8 => self.x.plain() == Some(DType::I8),
+            _ => is_simd_float(self.x.plain()),
+        };
+        if !x_fits {
+            return Err(element("x", self.x));
+        }
+        if math == Math::Bf16
+            && self.x.plain() != Some(DType::BF16)
+            && !self.precision.accepts(Precision::HALF)
+        {
+            return Err(Refusal::Precision);
+        }
+        let integers = self.y.plain() == Some(DType::I32) && math == Math::I8;
+        if !(is_simd_float(self.y.plain()) || integers && self.epilogue.is_identity()) {
+            return Err(element("y", self.y));
+        }
+        if math == Math::I8 && self.w.k() > MAX_K_OF_I8 {
+            return Err(Refusal::Limit {
+                what: "k",
+                asked: u64::from(self.w.k()),
+                max: u64::from(MAX_K_OF_I8),
+            });
+        }
+        let Epilogue {
+            bias,
+            gate,
+            residual,
+            ..
+        } = self.epilogue;
+        for (arg, t) in [("bias", bias), ("gate", gate), ("residual", residual)] {
+            if let Some(t) = t.as_ref().filter(|t| !is_simd_float(t.plain())) {
+                return Err(element(arg, t));
+            }
+        }
+        for (arg, t) in [
+            ("x", Some(self.x)),
+            ("y", Some(self.y)),
+            ("bias", bias.as_ref()),
+            ("gate", gate.as_ref()),
+            ("residual", residual.as_ref()),
+        ] {
+            if t.is_some_and(|t| !t.is_row_contiguous()) {
+                return Err(Refusal::Layout {
+                    arg,
+                    why: "the last axis is not contiguous",
+                });
+            }
+        }
+        self.weights_fit(tier)
+    }
+
+    fn weights_fit(&self, tier: Tier) -> Result<(), Refusal> {
+        match self.w {
+            Weight::Packed { data, tag, logical } => {
+                if pack::reads(tier, *tag, logical, data.elements()) {
+                    Ok(())
+                } else {
+                    Err(Refusal::Layout {
+                        arg: "w",
+                        why: "is packed for another kernel",
+                    })
+                }
+            }
+            Weight::Rows(_) | Weight::Transposed(_) => {
+                let (n, k) = ops::steps(self.w);
+                if n == 1 || k == 1 {
+                    Ok(())
+                } else {
+                    Err(Refusal::Layout {
+                        arg: "w",
+                        why: "neither axis of the matrix is contiguous",
+                    })
+                }
+            }
+        }
+    }
+
+    /// Few rows of floats by rows of weights are left to the kernels that stream them.
+    fn streams(&self) -> bool {
+        matches!(self.w, Weight::Rows(w) if w.is_row_contiguous())
+            && self.x.dim_back(1) <= x86::MAX_M as u32
+            && self.x.plain() != Some(DType::I8)
+    }
+}
+
+/// The products of an op.
+fn fits(
+    env: &Env,
+    op: &Op<TensorDesc>,
+    tier: Tier,
+    math: Math,
+    weights: &[DType],
+) -> Result<Quality, Refusal> {
+    feature(env, tier, math)?;
+    let check = |q: &Question<'_>| -> Result<(), Refusal> {
+        let w = q.w.logical();
+        if !w.plain().is_some_and(|d| weights.contains(&d)) {
+            return Err(Refusal::Element {
+                arg: "w",
+                element: w.element,
+            });
+        }
+        q.fits(tier, math)
+    };
+    const FEW: Refusal = Refusal::Layout {
+        arg: "x",
+        why: "has few rows; they are multiplied with the weights as those stream by",
+    };
+    match op {
+        Op::MatMul(op) => {
+            let q = Question {
+                x: &op.x,
+                w: &op.w,
+                y: &op.y,
+                epilogue: &op.epilogue,
+                precision: op.precision,
+            };
+            check(&q)?;
+            if q.streams() {
+                return Err(FEW);
+            }
+        }
+        Op::MatMulMany(op) => {
+            let mut streams = true;
+            for part in &op.parts {
+                let q = Question {
+                    x: &op.x,
+                    w: &part.w,
+                    y: &part.y,
+                    epilogue: &part.epilogue,
+                    precision: op.precision,
+                };
+                check(&q)?;
+                streams &= q.streams();
+            }
+            if streams {
+                return Err(FEW);
+            }
+        }
+        Op::GroupedMatMul(op) => {
+            check(&Question {
+                x: &op.x,
+                w: &op.w,
+                y: &op.y,
+                epilogue: &op.epilogue,
+                precision: op.precision,
+            })?;
+            let flat = [
+                Some(&op.y),
+                op.epilogue.gate.as_ref(),
+                op.epilogue.residual.as_ref(),
+            ];
+            let uniform = |t: &&TensorDesc| {
+                crate::backend::cpu::view::Rows::new(t, 1)
+                    .uniform()
+                    .is_some()
+            };
+            if !flat.iter().flatten().all(uniform) {
+                return Err(Refusal::Layout {
+                    arg: "y",
+                    why: "its rows are not evenly spaced",
+                });
+            }
+        }
+        _ => return Err(Refusal::Op),
+    }
+    Ok(Quality::Tuned)
+}
+
+macro_rules! row {
+    ($id:literal, $op:ident, $tier:ident, $math:ident, $weights:expr) => {
+        Row {
+            id: KernelId($id),
+            op: OpKind::$op,
+            fits: |env, op| match op {
+                Op::$op(_) => fits(env, op, Tier::$tier, Math::$math, $weights),
+                _ => Err(Refusal::Op),
+            },
+            // SAFETY: the caller's contract is the callee's.
+            run: |ctx, op| unsafe { ops::run(ctx, op, Tier::$tier, Math::$math) },
+        }
+    };
+}
+
+const FLOATS: &[DType] = &[DType::F32, DType::F16, DType::BF16];
+
+/// Kernels of x86-64, best first.
+pub(crate) const ROWS: &[Row] = &[
+    row!(
+        "cpu-matmul-panels-bf16-avx512bf16",
+        MatMul,
+        Avx512,
+        Bf16,
+        &[DType::BF16]
+    ),
+    row!(
+        "cpu-matmul-panels-i8-avx512vnni",
+        MatMul,
+        Avx512,
+        I8,
+        &[DType::I8]
+    ),
+    row!(
+        "cpu-matmul-panels-f32-avx512",
+        MatMul,
+        Avx512,
+        F32,
+        &[DType::F32]
+    ),
+    row!(
+        "cpu-matmul-panels-f16-avx512",
+        MatMul,
+        Avx512,
+        F32,
+        &[DType::F16]
+    ),
+    row!(
+        "cpu-matmul-panels-bf16-avx512",
+        MatMul,
+        Avx512,
+        F32,
+        &[DType::BF16]
+    ),
+    row!("cpu-matmul-panels-i8-avx2", MatMul, Avx2, I8, &[DType::I8]),
+    row!(
+        "cpu-matmul-panels-f32-avx2",
+        MatMul,
+        Avx2,
+        F32,
+        &[DType::F32]
+    ),
+    row!(
+        "cpu-matmul-panels-f16-avx2",
+        MatMul,
+        Avx2,
+        F32,
+        &[DType::F16]
+    ),
+    row!(
+        "cpu-matmul-panels-bf16-avx2",
+        MatMul,
+        Avx2,
+        F32,
+        &[DType::BF16]
+    ),
+    row!(
+        "cpu-matmul-many-panels-bf16-avx512bf16",
+        MatMulMany,
+        Avx512,
+        Bf16,
+        &[DType::BF16]
+    ),
+    row!(
+        "cpu-matmul-many-panels-i8-avx512vnni",
+        MatMulMany,
+        Avx512,
+        I8,
+        &[DType::I8]
+    ),
+    row!(
+        "cpu-matmul-many-panels-float-avx512",
+        MatMulMany,
+        Avx512,
+        F32,
+        FLOATS
+    ),
+    row!(
+        "cpu-matmul-many-panels-i8-avx2",
+        MatMulMany,
+        Avx2,
+        I8,
+        &[DType::I8]
+    ),
+    row!(
+        "cpu-matmul-many-panels-float-avx2",
+        MatMulMany,
+        Avx2,
+        F32,
+        FLOATS
+    ),
+    row!(
+        "cpu-grouped-matmul-panels-bf16-avx512bf16",
+        GroupedMatMul,
+        Avx512,
+        Bf16,
+        &[DType::BF16]
+    ),
+    row!(
+        "cpu-grouped-matmul-panels-i8-avx512vnni",
+        GroupedMatMul,
+        Avx512,
+        I8,
+        &[DType::I8]
+    ),
+    row!(
+        "cpu-grouped-matmul-panels-float-avx512",
+        GroupedMatMul,
+        Avx512,
+        F32,
+        FLOATS
+    ),
+    row!(
+        "cpu-grouped-matmul-panels-i8-avx2",
+        GroupedMatMul,
+        Avx2,
+        I8,
+        &[DType::I8]
+    ),
+    row!(
+        "cpu-grouped-matmul-panels-float-avx2",
+        GroupedMatMul,
+        Avx2,
+        F32,
+        FLOATS
+    ),
+];
