@@ -126,17 +126,6 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn bf16_pairs(p: *const u8) -> [__m256; 2] {
-        // SAFETY: see the impl.
-        unsafe {
-            let pairs = _mm256_loadu_si256(p.cast());
-            let high = _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000u32 as i32));
-            let low = _mm256_slli_epi32::<16>(pairs);
-            [_mm256_castsi256_ps(low), _mm256_castsi256_ps(high)]
-        }
-    }
-
-    #[inline(always)]
     unsafe fn add(a: __m256, b: __m256) -> __m256 {
         // SAFETY: see the impl.
         unsafe { _mm256_add_ps(a, b) }

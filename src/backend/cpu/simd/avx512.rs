@@ -101,17 +101,6 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn bf16_pairs(p: *const u8) -> [__m512; 2] {
-        // SAFETY: see the impl.
-        unsafe {
-            let pairs = _mm512_loadu_si512(p.cast());
-            let high = _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000u32 as i32));
-            let low = _mm512_slli_epi32::<16>(pairs);
-            [_mm512_castsi512_ps(low), _mm512_castsi512_ps(high)]
-        }
-    }
-
-    #[inline(always)]
     unsafe fn add(a: __m512, b: __m512) -> __m512 {
         // SAFETY: see the impl.
         unsafe { _mm512_add_ps(a, b) }

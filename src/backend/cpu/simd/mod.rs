@@ -52,8 +52,6 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn load_bf16(p: *const bf16) -> Self::F;
     unsafe fn load_bf16_n(p: *const bf16, n: usize) -> Self::F;
     unsafe fn store_bf16_n(p: *mut bf16, n: usize, v: Self::F);
-    /// The first and the second numbers of `LANES` pairs of bf16.
-    unsafe fn bf16_pairs(p: *const u8) -> [Self::F; 2];
 
     unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn sub(a: Self::F, b: Self::F) -> Self::F;

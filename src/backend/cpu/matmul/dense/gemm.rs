@@ -235,6 +235,7 @@ impl Item {
         let (columns, k) = (kernel.columns, rows.k);
         let words = k.div_ceil(rows.per_word);
         let block = match p.w {
+            // The panel streams by once.
             Weights::Packed(_) if m <= group.height => words.next_multiple_of(kernel.step),
             Weights::Plain(..) if m <= FEW => WORDS_OF_FEW,
             Weights::Plain(..) => WORDS_FILLED,
@@ -247,7 +248,11 @@ impl Item {
             Weights::Packed(_) => (kernel.panel_bytes)(k),
             Weights::Plain(..) => block.min(row_words) / kernel.step * kernel.step_bytes,
         };
+        let widened = kernel
+            .wide
+            .filter(|_| m > FEW && matches!(p.w, Weights::Packed(_)));
         let filled = match p.w {
+            Weights::Packed(_) if widened.is_some() => block * columns,
             Weights::Packed(_) => 0,
             Weights::Plain(..) => panel_bytes / 4,
         };
@@ -269,7 +274,14 @@ impl Item {
                     let panel = match p.w {
                         Weights::Packed(w) => {
                             let at = word0 / kernel.step * kernel.step_bytes;
-                            w.add((self.panel + i) * panel_bytes + at)
+                            let at = w.add((self.panel + i) * panel_bytes + at);
+                            match widened {
+                                Some((_, widen)) => {
+                                    widen(at, len.div_ceil(kernel.step), own.cast());
+                                    own.cast_const()
+                                }
+                                None => at,
+                            }
                         }
                         Weights::Plain(w, fill) => {
                             let k0 = word0 * rows.per_word;
@@ -286,7 +298,8 @@ impl Item {
                             own.cast_const()
                         }
                     };
-                    (kernel.tiles)(Block {
+                    let tiles = widened.map_or(kernel.tiles, |(wide, _)| wide.tiles);
+                    tiles(Block {
                         x,
                         row_words,
                         word0,
@@ -356,7 +369,8 @@ impl Item {
                 Fetch {
                     at: w.wrapping_add(at + next / kernel.step * kernel.step_bytes),
                     pace: (bytes / 64).div_ceil(paces),
-                    near: true,
+                    // Few rows leave more of a panel than the first level holds.
+                    near: group.m > FEW,
                     ..Fetch::NONE
                 }
             }

@@ -81,6 +81,8 @@ pub(super) struct Kernel {
     /// # Safety
     /// As [`panel::add_zeros`].
     pub zeros: Option<Zeros>,
+    /// For many rows: a kernel of f32, and what makes panels of f32 for it.
+    pub wide: Option<(&'static Kernel, Zeros)>,
 }
 
 /// Tiles over the rows of a block; the sums are finished after the last block.
@@ -164,11 +166,24 @@ const fn kernel<U: Unit>(tiles: Tiles, zeros: Option<Zeros>) -> Kernel {
         panel_bytes: panel::panel_bytes::<U>,
         tiles,
         zeros,
+        wide: None,
     }
 }
 
 /// Tiles compiled for one list of CPU features.
 macro_rules! tiles {
+    ($name:ident, $widen:ident, $features:literal) => {
+        #[target_feature(enable = $features)]
+        unsafe fn $widen<U: Unit<Word = <<U as Unit>::S as Simd>::F>>(
+            panel: *const u8,
+            steps: usize,
+            out: *mut f32,
+        ) {
+            // SAFETY: the caller's contract is the callee's.
+            unsafe { panel::widen::<U>(panel, steps, out) }
+        }
+        tiles!($name, $features);
+    };
     ($name:ident, $features:literal) => {
         #[target_feature(enable = $features)]
         unsafe fn $name<U: Unit>(b: Block<'_>) {
@@ -179,6 +194,7 @@ macro_rules! tiles {
 }
 tiles!(
     tiles_avx512,
+    widen_avx512,
     "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"
 );
 tiles!(
@@ -189,7 +205,7 @@ tiles!(
     tiles_vnni,
     "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c"
 );
-tiles!(tiles_avx2, "avx2,fma,f16c");
+tiles!(tiles_avx2, widen_avx2, "avx2,fma,f16c");
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn zeros_vnni<U: Unit>(panel: *const u8, steps: usize, sums: *mut f32) {
@@ -242,13 +258,25 @@ pub(super) enum Tier {
 }
 
 static F32_AVX512: Kernel = kernel::<F32<Avx512>>(tiles_avx512::<F32<Avx512>>, None);
-static F16_AVX512: Kernel = kernel::<F16<Avx512>>(tiles_avx512::<F16<Avx512>>, None);
-static BF16_AVX512: Kernel = kernel::<Bf16<Avx512>>(tiles_avx512::<Bf16<Avx512>>, None);
+static F16_AVX512: Kernel = Kernel {
+    wide: Some((&F32_AVX512, widen_avx512::<F16<Avx512>>)),
+    ..kernel::<F16<Avx512>>(tiles_avx512::<F16<Avx512>>, None)
+};
+static BF16_AVX512: Kernel = Kernel {
+    wide: Some((&F32_AVX512, widen_avx512::<Bf16<Avx512>>)),
+    ..kernel::<Bf16<Avx512>>(tiles_avx512::<Bf16<Avx512>>, None)
+};
 static BF16_DOT: Kernel = kernel::<Bf16Dot>(tiles_bf16::<Bf16Dot>, None);
 static I8_DOT: Kernel = kernel::<I8Dot>(tiles_vnni::<I8Dot>, Some(zeros_vnni::<I8Dot>));
 static F32_AVX2: Kernel = kernel::<F32<Avx2>>(tiles_avx2::<F32<Avx2>>, None);
-static F16_AVX2: Kernel = kernel::<F16<Avx2>>(tiles_avx2::<F16<Avx2>>, None);
-static BF16_AVX2: Kernel = kernel::<Bf16<Avx2>>(tiles_avx2::<Bf16<Avx2>>, None);
+static F16_AVX2: Kernel = Kernel {
+    wide: Some((&F32_AVX2, widen_avx2::<F16<Avx2>>)),
+    ..kernel::<F16<Avx2>>(tiles_avx2::<F16<Avx2>>, None)
+};
+static BF16_AVX2: Kernel = Kernel {
+    wide: Some((&F32_AVX2, widen_avx2::<Bf16<Avx2>>)),
+    ..kernel::<Bf16<Avx2>>(tiles_avx2::<Bf16<Avx2>>, None)
+};
 static I16_AVX2: Kernel = kernel::<I16Dot>(tiles_avx2::<I16Dot>, None);
 
 /// The kernel for weights of type `w`; floats of other types than f32 become f32 when a panel is

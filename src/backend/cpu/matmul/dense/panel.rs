@@ -275,3 +275,28 @@ pub(super) unsafe fn add_zeros<U: Unit>(panel: *const u8, steps: usize, sums: *m
         }
     }
 }
+
+/// Writes `steps` steps of a panel as f32 `[words][columns]`.
+///
+/// # Safety
+/// The pointers lead to that many; the CPU has the features of `U`.
+#[inline(always)]
+pub(super) unsafe fn widen<U: Unit<Word = <<U as Unit>::S as Simd>::F>>(
+    panel: *const u8,
+    steps: usize,
+    out: *mut f32,
+) {
+    let (lanes, columns) = (U::S::LANES, columns::<U>());
+    // SAFETY: the caller's contract.
+    unsafe {
+        for i in 0..steps {
+            for v in 0..2 {
+                let words = U::step(panel.add((i * columns + v * lanes) * U::BYTES));
+                for s in 0..U::STEP {
+                    let at = (i * U::STEP + s) * columns + v * lanes;
+                    U::S::store(out.add(at), words[s]);
+                }
+            }
+        }
+    }
+}

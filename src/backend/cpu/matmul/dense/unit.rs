@@ -60,6 +60,41 @@ pub(super) struct I8Dot;
 #[derive(Clone, Copy)]
 pub(super) struct I16Dot;
 
+/// Loads of bf16 pairs.
+///
+/// # Safety
+/// As for [`Simd`].
+pub(super) trait Pairs: Simd {
+    /// The first and the second numbers of `LANES` pairs, exact.
+    unsafe fn pairs(p: *const u8) -> [Self::F; 2];
+}
+
+impl Pairs for Avx512 {
+    #[inline(always)]
+    unsafe fn pairs(p: *const u8) -> [__m512; 2] {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let pairs = _mm512_loadu_si512(p.cast());
+            let high = _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000u32 as i32));
+            let low = _mm512_slli_epi32::<16>(pairs);
+            [_mm512_castsi512_ps(low), _mm512_castsi512_ps(high)]
+        }
+    }
+}
+
+impl Pairs for Avx2 {
+    #[inline(always)]
+    unsafe fn pairs(p: *const u8) -> [__m256; 2] {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let pairs = _mm256_loadu_si256(p.cast());
+            let high = _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000u32 as i32));
+            let low = _mm256_slli_epi32::<16>(pairs);
+            [_mm256_castsi256_ps(low), _mm256_castsi256_ps(high)]
+        }
+    }
+}
+
 macro_rules! sums_of_f32 {
     ($s:ty) => {
         type S = $s;
@@ -128,13 +163,13 @@ impl<S: Simd> Unit for F16<S> {
     }
 }
 
-impl<S: Simd> Unit for Bf16<S> {
+impl<S: Pairs> Unit for Bf16<S> {
     words_of_f32!(S);
     const STEP: usize = 2;
     #[inline(always)]
     unsafe fn step(p: *const u8) -> [S::F; 2] {
         // SAFETY: the caller's contract is the callee's.
-        unsafe { S::bf16_pairs(p) }
+        unsafe { S::pairs(p) }
     }
 }
 
