@@ -45,7 +45,7 @@ pub(crate) const ROWS: &[Row] = &[
 /// holds exactly the contiguous `w`.
 pub(crate) fn prepack(ctx: &Ctx, w: &TensorDesc, host: &[u8]) -> Result<Option<Packed>> {
     match w.element {
-#[cfg(target_arch = "x86_64")]
+        #[cfg(target_arch = "x86_64")]
         Element::Quant(_) => packed::prepack(ctx, w, host),
         #[cfg(target_arch = "x86_64")]
         Element::Plain(_) => dense::prepack(ctx, w, host),

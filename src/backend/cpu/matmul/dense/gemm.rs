@@ -35,6 +35,8 @@ const LINES: usize = 2 << 20;
 const AHEAD: usize = 3072;
 /// Panels of an item.
 const PANELS: usize = 2;
+/// The same where a panel is filled from columns: more of a row is read at once.
+const PANELS_OF_COLUMNS: usize = 8;
 
 /// Weights of one matrix.
 #[derive(Clone, Copy)]
@@ -43,6 +45,13 @@ pub(super) enum Weights {
     Packed(*const u8),
     /// Rows or columns, and what fills a panel from them.
     Plain(Matrix, Fill),
+}
+
+impl Weights {
+    /// Are panels filled from columns?
+    fn columns(&self) -> bool {
+        matches!(self, Weights::Plain(w, _) if w.k_step != 1)
+    }
 }
 
 /// One matrix of weights and the rows of x that it multiplies.
@@ -109,8 +118,8 @@ fn group_rows(m: usize, n: usize, packed: bool, threads: usize, row_words: usize
         (m * threads / n.max(1)).isqrt().max(1)
     };
     let most = if packed { MOST } else { MOST_FILLED };
-    let most = most.min(LINES / row_words).max(LEAST);
-    m.div_ceil(groups).clamp(LEAST, most)
+    let most = most.min((LINES / row_words).max(1));
+    m.div_ceil(groups).clamp(LEAST.min(most), most)
 }
 
 /// `m` in parts as equal as can be, none above `most`.
@@ -158,7 +167,12 @@ pub(super) unsafe fn run(pool: &Pool, rows: &Rows<'_>, products: &[Product<'_>])
             first..groups.len()
         });
         work += m.max(4) * p.n * row_words;
-        let step = (panels * own.len() / (threads * 16)).clamp(1, PANELS);
+        let most = if p.w.columns() {
+            PANELS_OF_COLUMNS
+        } else {
+            PANELS
+        };
+        let step = (panels * own.len() / (threads * 16)).clamp(1, most);
         // Few rows go by pairs of panels.
         let step = if m <= p.kernel.most[1] {
             step.next_multiple_of(2)
@@ -237,7 +251,7 @@ impl Item {
         let block = match p.w {
             // The panel streams by once.
             Weights::Packed(_) if m <= group.height => words.next_multiple_of(kernel.step),
-            Weights::Plain(..) if m <= FEW => WORDS_OF_FEW,
+            Weights::Plain(..) if m <= FEW || p.w.columns() => WORDS_OF_FEW,
             Weights::Plain(..) => WORDS_FILLED,
             Weights::Packed(_) => WORDS,
         };
@@ -246,7 +260,8 @@ impl Item {
         let ld = self.panels * columns;
         let panel_bytes = match p.w {
             Weights::Packed(_) => (kernel.panel_bytes)(k),
-            Weights::Plain(..) => block.min(row_words) / kernel.step * kernel.step_bytes,
+            // Apart, so that rows of panels do not meet in the sets of a cache.
+            Weights::Plain(..) => (block.min(row_words) / kernel.step + 1) * kernel.step_bytes,
         };
         let widened = kernel
             .wide
@@ -257,7 +272,8 @@ impl Item {
             Weights::Plain(..) => panel_bytes / 4,
         };
         // Sums, zeros, panels; all whole cache lines.
-        let c = scratch.take(m * ld + ld + wide * filled);
+        let at_once = if p.w.columns() { self.panels } else { wide };
+        let c = scratch.take(m * ld + ld + at_once * filled);
         // SAFETY: the scratch has the parts; panels and rows exist.
         unsafe {
             let zeros = c.add(m * ld);
@@ -283,20 +299,22 @@ impl Item {
                                 None => at,
                             }
                         }
-                        Weights::Plain(w, fill) => {
+                        Weights::Plain(w, fill) if i % at_once == 0 => {
                             let k0 = word0 * rows.per_word;
                             let k = (len * rows.per_word).min(k - k0);
-                            for j in 0..if two { 2 } else { 1 } {
-                                let to = own.add(j * panel_bytes);
-                                let n = columns.min(n - j * columns);
-                                fill(w, n0 + j * columns, n, k0, k, to.cast(), columns);
-                                if let Some(add) = kernel.zeros {
+                            let count = at_once.min(self.panels - i);
+                            let n = n.min(count * columns);
+                            fill(w, n0, n, k0, k, own.cast(), columns, filled);
+                            if let Some(add) = kernel.zeros {
+                                for j in 0..count {
                                     let zeros = zeros.add((i + j) * columns);
-                                    add(to, len.div_ceil(kernel.step), zeros);
+                                    let panel = own.add(j * panel_bytes);
+                                    add(panel, len.div_ceil(kernel.step), zeros);
                                 }
                             }
                             own.cast_const()
                         }
+                        Weights::Plain(..) => own.add(i % at_once * panel_bytes).cast_const(),
                     };
                     let tiles = widened.map_or(kernel.tiles, |(wide, _)| wide.tiles);
                     tiles(Block {
@@ -374,24 +392,20 @@ impl Item {
                     ..Fetch::NONE
                 }
             }
+            // Filling fetches by itself.
+            Weights::Plain(..) if p.w.columns() => Fetch::NONE,
             Weights::Plain(w, _) => {
                 let size = p.size;
                 let (n0, k0) = (panel * kernel.columns, next * rows.per_word);
                 let at = w.start.wrapping_add((n0 * w.n_step + k0 * w.k_step) * size);
                 let len = len * rows.per_word;
-                // Rows of memory, and bytes of each that are wanted.
-                let (count, bytes, step) = if w.k_step == 1 {
-                    (kernel.columns * wide, len * size, w.n_step * size)
-                } else {
-                    (len, kernel.columns * wide * size, w.k_step * size)
-                };
-                let row = bytes.div_ceil(64);
+                let row = (len * size).div_ceil(64);
                 Fetch {
                     at,
                     left: row,
                     row,
-                    gap: step.wrapping_sub(row * 64),
-                    pace: (count * row).div_ceil(paces),
+                    gap: (w.n_step * size).wrapping_sub(row * 64),
+                    pace: (kernel.columns * wide * row).div_ceil(paces),
                     near: false,
                 }
             }

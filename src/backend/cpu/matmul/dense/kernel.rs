@@ -53,7 +53,7 @@ pub(super) struct Done<'a> {
 }
 
 type Tiles = unsafe fn(Block<'_>);
-pub(super) type Fill = unsafe fn(Matrix, usize, usize, usize, usize, *mut u32, usize);
+pub(super) type Fill = unsafe fn(Matrix, usize, usize, usize, usize, *mut u32, usize, usize);
 type Zeros = unsafe fn(*const u8, usize, *mut f32);
 pub(super) type Lines = unsafe fn(*const u8, &[usize], usize, *mut u32);
 
@@ -222,9 +222,10 @@ unsafe fn fill_avx2<W: Words>(
     len: usize,
     out: *mut u32,
     columns: usize,
+    step: usize,
 ) {
     // SAFETY: the caller's contract is the callee's.
-    unsafe { panel::fill::<W>(w, n0, n, k0, len, out, columns) }
+    unsafe { panel::fill::<W>(w, n0, n, k0, len, out, columns, step) }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]

@@ -207,7 +207,7 @@ pub(super) unsafe fn many(ctx: &Ctx, ops: &[MatMul<Tensor>], tier: Tier, math: M
     };
     let x = first.x.desc();
     let mut starts = Vec::new();
-    let mut known: FxHashMap<(usize, bool), usize> = FxHashMap::default();
+    let mut known: FxHashMap<(&[u32], usize), usize> = FxHashMap::default();
     let mut products = Vec::new();
     let mut per_word = 1;
     for op in ops.iter().filter(|op| !op.y.desc().is_empty()) {
@@ -242,7 +242,7 @@ pub(super) unsafe fn many(ctx: &Ctx, ops: &[MatMul<Tensor>], tier: Tier, math: M
         };
         if shared && ends.uniform() {
             // All rows at once; x repeated where it is broadcast, once for all products.
-            let first = *known.entry((count, true)).or_insert_with(|| {
+            let first = *known.entry((batch, usize::MAX)).or_insert_with(|| {
                 let first = starts.len();
                 starts.extend(
                     (0..count)
@@ -256,7 +256,7 @@ pub(super) unsafe fn many(ctx: &Ctx, ops: &[MatMul<Tensor>], tier: Tier, math: M
         }
         for b in 0..count {
             let at = xb.offset(b);
-            let first = *known.entry((at, false)).or_insert_with(|| {
+            let first = *known.entry((&[], at)).or_insert_with(|| {
                 starts.extend((0..m).map(|i| at + i * step));
                 starts.len() - m
             });

@@ -166,7 +166,7 @@ pub(in crate::backend::cpu) fn prepack(
                     halves(kernel, fill, rows, n0, columns, k, to);
                     continue;
                 }
-                fill(rows, n0, columns, 0, k, to.cast(), kernel.columns);
+                fill(rows, n0, columns, 0, k, to.cast(), kernel.columns, 0);
                 if let Some(add) = kernel.zeros {
                     let steps = k.div_ceil(kernel.per_word * kernel.step);
                     add(to, steps, to.add(panel_bytes - 4 * kernel.columns).cast());
@@ -197,7 +197,7 @@ unsafe fn halves(
             let wide = scratch.take(BLOCK * kernel.columns);
             for k0 in (0..k).step_by(BLOCK) {
                 let len = BLOCK.min(k - k0);
-                fill(w, n0, n, k0, len, wide.cast(), kernel.columns);
+                fill(w, n0, n, k0, len, wide.cast(), kernel.columns, 0);
                 let to = to.add(k0 * kernel.step_bytes).cast();
                 narrow(wide, len * kernel.columns, to);
             }

@@ -42,8 +42,11 @@ pub(super) struct Shorts;
 unsafe fn bytes<T: Copy>(p: *const T, n: usize) -> __m256i {
     // SAFETY: n numbers are there, and at most 32 bytes.
     unsafe {
-        if n * size_of::<T>() == 32 {
-            return _mm256_loadu_si256(p.cast());
+        match n * size_of::<T>() {
+            32 => return _mm256_loadu_si256(p.cast()),
+            16 => return _mm256_zextsi128_si256(_mm_loadu_si128(p.cast())),
+            8 => return _mm256_zextsi128_si256(_mm_loadl_epi64(p.cast())),
+            _ => {}
         }
         let mut buffer = [0u8; 32];
         std::ptr::copy_nonoverlapping(p.cast::<u8>(), buffer.as_mut_ptr(), n * size_of::<T>());
@@ -91,13 +94,13 @@ impl Words for Pairs {
     unsafe fn across(p: *const bf16, step: usize, k: usize, n: usize) -> __m256i {
         // SAFETY: the caller's contract is the callee's.
         unsafe {
-            let mut words = _mm256_setzero_si256();
-            for i in 0..k {
-                let row = _mm256_castsi256_si128(bytes(p.add(i * step), n));
-                let at = _mm_cvtsi32_si128(16 * i as i32);
-                words = _mm256_or_si256(words, _mm256_sll_epi32(_mm256_cvtepu16_epi32(row), at));
+            let low = _mm256_cvtepu16_epi32(_mm256_castsi256_si128(bytes(p, n)));
+            if k < 2 {
+                return low;
             }
-            words
+            let high = _mm256_castsi256_si128(bytes(p.add(step), n));
+            let high = _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(high));
+            _mm256_or_si256(low, high)
         }
     }
 }
@@ -114,13 +117,19 @@ impl Words for Quads {
     unsafe fn across(p: *const i8, step: usize, k: usize, n: usize) -> __m256i {
         // SAFETY: the caller's contract is the callee's.
         unsafe {
-            let mut words = _mm256_setzero_si256();
-            for i in 0..k {
-                let row = _mm256_castsi256_si128(bytes(p.add(i * step), n));
-                let at = _mm_cvtsi32_si128(8 * i as i32);
-                words = _mm256_or_si256(words, _mm256_sll_epi32(_mm256_cvtepu8_epi32(row), at));
+            let mut rows = [_mm_setzero_si128(); 4];
+            for i in 0..4 {
+                if i < k {
+                    rows[i] = _mm256_castsi256_si128(bytes(p.add(i * step), n));
+                }
             }
-            words
+            let low = _mm_unpacklo_epi8(rows[0], rows[1]);
+            let high = _mm_unpacklo_epi8(rows[2], rows[3]);
+            let first = _mm_unpacklo_epi16(low, high);
+            _mm256_inserti128_si256::<1>(
+                _mm256_castsi128_si256(first),
+                _mm_unpackhi_epi16(low, high),
+            )
         }
     }
 }
@@ -137,14 +146,14 @@ impl Words for Shorts {
     unsafe fn across(p: *const i8, step: usize, k: usize, n: usize) -> __m256i {
         // SAFETY: the caller's contract is the callee's.
         unsafe {
-            let mut words = _mm256_setzero_si256();
-            for i in 0..k {
-                let row = _mm256_castsi256_si128(bytes(p.add(i * step), n));
-                let short = _mm256_cvtepu16_epi32(_mm_cvtepi8_epi16(row));
-                let at = _mm_cvtsi32_si128(16 * i as i32);
-                words = _mm256_or_si256(words, _mm256_sll_epi32(short, at));
+            let low = _mm_cvtepi8_epi16(_mm256_castsi256_si128(bytes(p, n)));
+            let low = _mm256_cvtepu16_epi32(low);
+            if k < 2 {
+                return low;
             }
-            words
+            let high = _mm_cvtepi8_epi16(_mm256_castsi256_si128(bytes(p.add(step), n)));
+            let high = _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(high));
+            _mm256_or_si256(low, high)
         }
     }
 }
@@ -160,8 +169,9 @@ pub(super) struct Matrix {
     pub k_step: usize,
 }
 
-/// Writes `len` numbers along k, from `k0` on, of columns `n0..n0 + n` to `out[len / K][columns]`
-/// as words. Columns beyond `n` are zero.
+/// Writes `len` numbers along k, from `k0` on, of columns `n0..n0 + n` to
+/// `out[panels][len / K][columns]` as words, panels `step` words apart. Columns of the last panel
+/// beyond `n` are zero.
 ///
 /// # Safety
 /// One of the matrix's steps is 1 and the numbers exist; `out` has room for whole steps of
@@ -175,24 +185,35 @@ pub(super) unsafe fn fill<W: Words>(
     len: usize,
     out: *mut u32,
     columns: usize,
+    step: usize,
 ) {
     // SAFETY: only columns below n and k below k0 + len are read.
     unsafe {
         let start = w.start.cast::<W::T>().add(n0 * w.n_step + k0 * w.k_step);
         if w.k_step == 1 {
-            rows::<W>(start, w.n_step, n, len, out, columns);
-        } else {
-            for (i, k) in (0..len).step_by(W::K).enumerate() {
-                for c in (0..columns).step_by(8) {
-                    let some = n.saturating_sub(c).min(8);
-                    let words = if some == 0 {
-                        _mm256_setzero_si256()
-                    } else {
-                        let p = start.add(k * w.k_step + c);
-                        W::across(p, w.k_step, W::K.min(len - k), some)
-                    };
-                    _mm256_storeu_si256(out.add(i * columns + c).cast(), words);
-                }
+            for (i, c) in (0..n).step_by(columns).enumerate() {
+                let (start, out) = (start.add(c * w.n_step), out.add(i * step));
+                rows::<W>(start, w.n_step, columns.min(n - c), len, out, columns);
+            }
+            return;
+        }
+        for (i, k) in (0..len).step_by(W::K).enumerate() {
+            for c in (0..n.next_multiple_of(columns)).step_by(8) {
+                let some = n.saturating_sub(c).min(8);
+                let words = if some == 0 {
+                    _mm256_setzero_si256()
+                } else {
+                    let p = start.add(k * w.k_step + c);
+                    if c * size_of::<W::T>() % 64 == 0 {
+                        // Each row is a page or more away from the last.
+                        for r in 4 * W::K..5 * W::K {
+                            _mm_prefetch::<_MM_HINT_T0>(p.wrapping_add(r * w.k_step).cast());
+                        }
+                    }
+                    W::across(p, w.k_step, W::K.min(len - k), some)
+                };
+                let to = out.add(c / columns * step + i * columns + c % columns);
+                _mm256_storeu_si256(to.cast(), words);
             }
         }
     }
@@ -233,8 +254,14 @@ unsafe fn rows<W: Words>(
                     }
                     let cells = transpose8(cells);
                     let to = out.add(k / W::K * columns + c);
-                    for i in 0..count.div_ceil(W::K) {
-                        _mm256_storeu_si256(to.add(i * columns).cast(), cells[i]);
+                    if count == at_once {
+                        for i in 0..8 {
+                            _mm256_storeu_si256(to.add(i * columns).cast(), cells[i]);
+                        }
+                    } else {
+                        for i in 0..count.div_ceil(W::K) {
+                            _mm256_storeu_si256(to.add(i * columns).cast(), cells[i]);
+                        }
                     }
                 }
             }

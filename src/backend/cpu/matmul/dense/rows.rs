@@ -127,8 +127,14 @@ impl Question<'_> {
 
     /// Few rows of floats by rows of weights are left to the kernels that stream them.
     fn streams(&self) -> bool {
+        let shared = self.w.batch().iter().all(|&d| d == 1);
+        let rows = if shared {
+            self.y.elements() / u64::from(self.w.n()).max(1)
+        } else {
+            u64::from(self.x.dim_back(1))
+        };
         matches!(self.w, Weight::Rows(w) if w.is_row_contiguous())
-            && self.x.dim_back(1) <= x86::MAX_M as u32
+            && rows <= x86::MAX_M as u64
             && self.x.plain() != Some(DType::I8)
     }
 }
