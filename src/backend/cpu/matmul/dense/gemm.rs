@@ -35,6 +35,10 @@ const LINES: usize = 2 << 20;
 const AHEAD: usize = 3072;
 /// Panels of an item.
 const PANELS: usize = 2;
+/// The same where the lines of a group are more than the second level of cache holds.
+const PANELS_OF_LONG: usize = 8;
+/// Words of such lines.
+const LONG: usize = 1 << 20;
 /// The same where a panel is filled from columns: more of a row is read at once.
 const PANELS_OF_COLUMNS: usize = 8;
 
@@ -169,6 +173,8 @@ pub(super) unsafe fn run(pool: &Pool, rows: &Rows<'_>, products: &[Product<'_>])
         work += m.max(4) * p.n * row_words;
         let most = if p.w.columns() {
             PANELS_OF_COLUMNS
+        } else if m.div_ceil(own.len()) * row_words > LONG {
+            PANELS_OF_LONG
         } else {
             PANELS
         };
@@ -248,6 +254,7 @@ impl Item {
         let (kernel, m) = (p.kernel, group.m);
         let (columns, k) = (kernel.columns, rows.k);
         let words = k.div_ceil(rows.per_word);
+        let plain = p.out.is_plain();
         let block = match p.w {
             // The panel streams by once.
             Weights::Packed(_) if m <= group.height => words.next_multiple_of(kernel.step),
@@ -341,6 +348,7 @@ impl Item {
                                 n.min(columns)
                             },
                             zeros: zeros.add(i * columns),
+                            plain,
                         }),
                     });
                 }

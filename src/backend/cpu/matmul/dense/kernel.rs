@@ -50,6 +50,8 @@ pub(super) struct Done<'a> {
     pub n: usize,
     /// What zeros of x add to each column.
     pub zeros: *const f32,
+    /// y is the sums as they are, in four bytes each.
+    pub plain: bool,
 }
 
 type Tiles = unsafe fn(Block<'_>);
@@ -126,30 +128,38 @@ unsafe fn finish<U: Unit>(
     m0: usize,
     rows: usize,
 ) {
+    let integers = done.out.y.data.dtype == DType::I32;
     // SAFETY: the caller's contract.
     unsafe {
-        if U::INTEGERS {
-            for r in 0..rows {
-                for j in (0..width).step_by(U::S::LANES) {
-                    let at = c.add(r * ld + j);
-                    let zeros = U::load(done.zeros.add(j));
-                    let exact = U::sub(U::load(at), zeros);
-                    if done.out.y.data.dtype == DType::I32 {
+        for r in 0..rows {
+            let row = match done.scatter {
+                Some(rows_of_y) => rows_of_y[done.m0 + m0 + r],
+                None => done.m0 + m0 + r,
+            };
+            let y = done.out.y.data.start.cast::<f32>();
+            let y = y.wrapping_add(row * done.out.y.stride + done.n0);
+            for j in (0..width).step_by(U::S::LANES) {
+                let at = c.add(r * ld + j);
+                if U::INTEGERS {
+                    let exact = U::sub(U::load(at), U::load(done.zeros.add(j)));
+                    if integers {
                         U::store(at, exact);
                     } else {
                         U::S::store(at, U::to_f32(exact));
                     }
                 }
-            }
-        }
-        let (m, n0, n) = (done.m0 + m0, done.n0, done.n);
-        match done.scatter {
-            None => done.out.finish::<U::S>(c, ld, m, rows, n0, n),
-            Some(rows_of_y) => {
-                for r in 0..rows {
-                    let c = c.add(r * ld);
-                    done.out.finish::<U::S>(c, ld, rows_of_y[m + r], 1, n0, n);
+                if done.plain && j < done.n {
+                    let n = done.n - j;
+                    if n >= U::S::LANES {
+                        U::S::store(y.add(j), U::S::load(at));
+                    } else {
+                        U::S::store_n(y.add(j), n, U::S::load(at));
+                    }
                 }
+            }
+            if !done.plain {
+                let c = c.add(r * ld);
+                done.out.finish::<U::S>(c, ld, row, 1, done.n0, done.n);
             }
         }
     }

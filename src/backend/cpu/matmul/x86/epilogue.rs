@@ -99,6 +99,17 @@ pub(in crate::backend::cpu) struct Output {
 }
 
 impl Output {
+    /// Are the results the sums as they are, in four bytes each?
+    pub fn is_plain(&self) -> bool {
+        self.scale == 1.0
+            && self.bias.is_none()
+            && self.act == Act::Identity
+            && self.gate.is_none()
+            && self.residual.is_none()
+            && !self.accumulate
+            && matches!(self.y.data.dtype, DType::F32 | DType::I32)
+    }
+
     /// Finishes `rows` rows of `n` sums at `c` (row stride `ld`), which belong at row `m0` and
     /// column `n0`.
     ///
