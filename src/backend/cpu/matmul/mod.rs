@@ -3,6 +3,7 @@
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod dense;
 pub(crate) mod epilogue;
+mod mixed;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod packed;
 mod portable;
@@ -26,6 +27,12 @@ pub(crate) const ROWS: &[Row] = &[
         op: OpKind::MatMul,
         fits: portable::fits,
         run: portable::mat_mul,
+    },
+    Row {
+        id: KernelId("cpu-matmul-many-mixed"),
+        op: OpKind::MatMulMany,
+        fits: mixed::fits,
+        run: mixed::run,
     },
     Row {
         id: KernelId("cpu-matmul-many-portable"),
