@@ -4,11 +4,12 @@ use super::kernel::{self, Kernel, Math, Tier};
 use super::panel::Matrix;
 use crate::backend::cpu::{
     isa::Isa,
+    memory::Filled,
     rows::Ctx,
     x86::{Avx2, Scratch, Shared, Simd},
 };
 use crate::{DType, TensorDesc, device::Packed, error::Result, op::PackTag};
-use std::cell::RefCell;
+use std::{cell::RefCell, sync::Arc};
 
 /// The layouts: `[panels][steps][columns]`, i8 of AVX-512 with 128 times the sums of the columns
 /// after each panel.
@@ -139,41 +140,39 @@ pub(in crate::backend::cpu) fn prepack(
     let (Some(bytes), true) = (bytes, w.rank() >= 2 && n >= kernel.columns / 2 && k > 0) else {
         return Ok(None);
     };
-    let mut data = Vec::new();
-    if data.try_reserve_exact(bytes as usize).is_err() {
-        return Ok(None);
-    }
-    data.resize(bytes as usize, 0u8);
     let panels = n.div_ceil(kernel.columns);
     let panel_bytes = (kernel.panel_bytes)(k);
-    let out = Shared(data.as_mut_ptr());
-    let count = data.len() / panel_bytes;
-    ctx.pool.parallel(count, host.len() as u64 / 4, |range| {
-        let out = &out;
-        for i in range {
-            let (matrix, panel) = (i / panels, i % panels);
-            let n0 = panel * kernel.columns;
-            let columns = kernel.columns.min(n - n0);
-            // SAFETY: the matrix is in `host`, the panel in `data`; the tier has the features.
-            unsafe {
-                let rows = Matrix {
-                    start: host.as_ptr().add(matrix * n * k * dtype.size()),
-                    n_step: k,
-                    k_step: 1,
-                };
-                let to = out.0.add(i * panel_bytes);
-                if dtype == DType::F16 {
-                    halves(kernel, fill, rows, n0, columns, k, to);
-                    continue;
-                }
-                fill(rows, n0, columns, 0, k, to.cast(), kernel.columns, 0);
-                if let Some(add) = kernel.zeros {
-                    let steps = k.div_ceil(kernel.per_word * kernel.step);
-                    add(to, steps, to.add(panel_bytes - 4 * kernel.columns).cast());
+    let fill_panels = |data: &mut [u8]| {
+        let out = Shared(data.as_mut_ptr());
+        let count = data.len() / panel_bytes;
+        ctx.pool.parallel(count, host.len() as u64 / 4, |range| {
+            let out = &out;
+            for i in range {
+                let (matrix, panel) = (i / panels, i % panels);
+                let n0 = panel * kernel.columns;
+                let columns = kernel.columns.min(n - n0);
+                // SAFETY: the matrix is in `host`, the panel in `data`; the tier has the features.
+                unsafe {
+                    let rows = Matrix {
+                        start: host.as_ptr().add(matrix * n * k * dtype.size()),
+                        n_step: k,
+                        k_step: 1,
+                    };
+                    let to = out.0.add(i * panel_bytes);
+                    if dtype == DType::F16 {
+                        halves(kernel, fill, rows, n0, columns, k, to);
+                        continue;
+                    }
+                    fill(rows, n0, columns, 0, k, to.cast(), kernel.columns, 0);
+                    if let Some(add) = kernel.zeros {
+                        let steps = k.div_ceil(kernel.per_word * kernel.step);
+                        add(to, steps, to.add(panel_bytes - 4 * kernel.columns).cast());
+                    }
                 }
             }
-        }
-    });
+        });
+    };
+    let data = Arc::new(Filled::new(bytes, fill_panels)?);
     Ok(Some(Packed { data, tag }))
 }
 
