@@ -100,25 +100,42 @@ pub(super) fn traits(format: QuantFormat) -> Traits {
     }
 }
 
-fn nibbles(b: &[u8], codes: &mut [u8]) {
-    let half = codes.len() / 2;
-    let (low, high) = codes.split_at_mut(half);
-    for ((l, h), &b) in low.iter_mut().zip(high).zip(b) {
-        *l = b & 15;
-        *h = b >> 4;
+/// `H` bytes as low and then as high nibbles. Lengths that the compiler knows: a loop over 16 of
+/// them is a few vectors.
+#[inline(always)]
+fn nibbles<const H: usize>(b: &[u8], codes: &mut [u8]) {
+    let (low, high) = codes.split_at_mut(H);
+    if let (Some(b), Some(low), Some(high)) = (
+        b.first_chunk::<H>(),
+        low.first_chunk_mut::<H>(),
+        high.first_chunk_mut::<H>(),
+    ) {
+        for i in 0..H {
+            low[i] = b[i] & 15;
+            high[i] = b[i] >> 4;
+        }
     }
 }
 
 /// Adds bit `i` of `bits` to code `i` as 16.
+#[inline(always)]
 fn fifth(bits: u32, codes: &mut [u8]) {
-    for (i, c) in codes.iter_mut().enumerate().take(32) {
-        *c |= ((bits >> i & 1) << 4) as u8;
+    if let Some(codes) = codes.first_chunk_mut::<32>() {
+        for (i, c) in codes.iter_mut().enumerate() {
+            *c |= ((bits >> i & 1) << 4) as u8;
+        }
     }
 }
 
+/// Signed bytes with the wide zero point added.
+#[inline(always)]
 fn flipped(b: &[u8], codes: &mut [u8]) {
-    for (c, &b) in codes.iter_mut().zip(b) {
-        *c = b ^ WIDE;
+    let (from, _) = b.as_chunks::<32>();
+    let (to, _) = codes.as_chunks_mut::<32>();
+    for (to, from) in to.iter_mut().zip(from) {
+        for i in 0..32 {
+            to[i] = from[i] ^ WIDE;
+        }
     }
 }
 
@@ -149,22 +166,22 @@ pub(super) fn read(format: QuantFormat, b: &[u8], codes: &mut [u8]) -> Head {
     match format {
         Q4_0 | IQ4_NL => {
             head.d = half(0);
-            nibbles(&b[2..], codes);
+            nibbles::<16>(&b[2..], codes);
         }
         Q4_1 => {
             head.d = half(0);
             head.min = negated(u16_at(b, 2));
-            nibbles(&b[4..], codes);
+            nibbles::<16>(&b[4..], codes);
         }
         Q5_0 => {
             head.d = half(0);
-            nibbles(&b[6..], codes);
+            nibbles::<16>(&b[6..], codes);
             fifth(u32_at(b, 2), codes);
         }
         Q5_1 => {
             head.d = half(0);
             head.min = negated(u16_at(b, 2));
-            nibbles(&b[8..], codes);
+            nibbles::<16>(&b[8..], codes);
             fifth(u32_at(b, 4), codes);
         }
         Q8_0 => {
@@ -212,7 +229,7 @@ pub(super) fn read(format: QuantFormat, b: &[u8], codes: &mut [u8]) -> Head {
             let five = format == Q5_K;
             let low = if five { 48 } else { 16 };
             for (k, codes) in codes.chunks_exact_mut(64).enumerate() {
-                nibbles(&b[low + 32 * k..], codes);
+                nibbles::<32>(&b[low + 32 * k..], codes);
                 if five {
                     let (first, second) = codes.split_at_mut(32);
                     for ((f, s), h) in first.iter_mut().zip(second).zip(&b[16..48]) {
@@ -243,7 +260,7 @@ pub(super) fn read(format: QuantFormat, b: &[u8], codes: &mut [u8]) -> Head {
                 head.scales[k] = (low | high << 4).wrapping_sub(32);
             }
             for (k, codes) in codes.chunks_exact_mut(32).enumerate() {
-                nibbles(&b[8 + 16 * k..], codes);
+                nibbles::<16>(&b[8 + 16 * k..], codes);
             }
         }
         IQ2_XXS => {
@@ -338,13 +355,13 @@ pub(super) fn read(format: QuantFormat, b: &[u8], codes: &mut [u8]) -> Head {
         }
         MXFP4 => {
             head.scales[0] = b[0];
-            nibbles(&b[1..], codes);
+            nibbles::<16>(&b[1..], codes);
         }
         NVFP4 => {
             for (g, codes) in codes.chunks_exact_mut(16).enumerate() {
                 // The one code that is no number counts as 0, and the sign for nothing.
                 head.scales[g] = if b[g] == 0x7f { 0 } else { b[g] & 0x7f };
-                nibbles(&b[4 + 8 * g..], codes);
+                nibbles::<8>(&b[4 + 8 * g..], codes);
             }
         }
         Q1_0 => {

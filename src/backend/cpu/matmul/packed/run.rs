@@ -409,6 +409,10 @@ impl Work<'_> {
         let (subs, zero) = (K::Scales::SUBS, self.part.pack.traits.zero);
         let rows: usize = strips.iter().map(|s| s.rows).sum();
         let units = self.part.pack.shape.k.div_ceil(K::Scales::UNIT);
+        let mut xs = Vec::with_capacity(strips.len());
+        for strip in strips {
+            xs.push(acts.strip(strip, zero, subs));
+        }
         // SAFETY: tiles of the pack, strips of x, and scratch as computed.
         unsafe {
             if L::STREAMS && strips.len() <= 2 {
@@ -425,8 +429,7 @@ impl Work<'_> {
                 for i in 0..per {
                     for u in (0..units).step_by(chunk) {
                         let some = chunk.min(units - u);
-                        for strip in strips {
-                            let x = acts.strip(strip, zero, subs);
+                        for (strip, x) in strips.iter().zip(&xs) {
                             let x = x.at(u * K::Scales::UNIT, strip.rows, subs);
                             let (mut ws, mut cs) = ([self.part.w; C], [c; C]);
                             for j in 0..C {
@@ -457,8 +460,7 @@ impl Work<'_> {
                         unpack::<L, K>(from, some, p, panel.add(j * panel_bytes));
                     }
                     let blocks = some * K::Scales::UNIT / BLOCK;
-                    for strip in strips {
-                        let x = acts.strip(strip, zero, subs);
+                    for (strip, x) in strips.iter().zip(&xs) {
                         let x = x.at(u * K::Scales::UNIT, strip.rows, subs);
                         let c = c.add((strip.slot - strips[0].slot) * step + first * TILE);
                         if L::SIDE == Avx512::SIDE {
