@@ -2,17 +2,16 @@
 //! converted in registers.
 
 use super::{
-    flash::{SLACK, relative_to},
+    flash::{Exact, SLACK, relative_to},
     lanes::Lanes,
     problem::{Numbers, Partials, Problem, Task, locate},
 };
 use crate::backend::cpu::simd::math;
 use std::arch::x86_64::*;
 
-/// Keys per step.
-const KEYS: usize = 64;
-/// Bytes of keys or values between what is read and what is asked for.
-const AHEAD: usize = 8192;
+/// Keys per step: few, so that reading keys and reading values alternate often enough for both to
+/// be on their way at any time.
+pub(super) const KEYS: usize = 16;
 /// Rows that share a pass over keys or values.
 const SIDE: usize = 4;
 
@@ -24,10 +23,10 @@ pub(super) const fn most_rows(lanes: usize) -> usize {
 /// Floats of scratch that [`task`] needs.
 pub(super) fn scratch<S: Lanes>(p: &Problem<'_>, rows: usize) -> usize {
     let (dk, dv) = (
-        p.dk.next_multiple_of(S::LANES),
+        p.dk.next_multiple_of(2 * S::LANES),
         p.dv.next_multiple_of(S::LANES),
     );
-    rows * (dk + dv + KEYS + 2)
+    rows * (dk + dv + KEYS + S::LANES + 1)
 }
 
 /// Rows of a step.
@@ -65,7 +64,7 @@ impl Step {
 /// Asks the second level of cache for `bytes` at `row`, which may be null: the first has room for
 /// too few requests on their way.
 #[inline(always)]
-unsafe fn fetch(row: *const u8, bytes: usize) {
+pub(super) unsafe fn fetch(row: *const u8, bytes: usize) {
     let mut at = 0;
     while at < bytes {
         // SAFETY: a hint for any address.
@@ -74,89 +73,125 @@ unsafe fn fetch(row: *const u8, bytes: usize) {
     }
 }
 
-/// Products of `R` rows of q and `G` keys; `R * G = LANES`. Scores of a row are [`KEYS`] apart.
-#[inline(always)]
-unsafe fn scores<S: Lanes, N: Numbers, const R: usize, const G: usize>(
-    q: [*const f32; R],
-    k: [*const u8; G],
-    dk: usize,
-    s: [*mut f32; R],
-) {
-    // SAFETY: dk numbers of each row; `LANES` is at most 16; G scores of each row.
-    unsafe {
-        let mut acc = [S::zero(); 16];
-        let mut i = 0;
-        while i + S::LANES <= dk {
-            let mut x = [S::zero(); R];
-            for r in 0..R {
-                x[r] = S::load(q[r].add(i));
-            }
-            for j in 0..G {
-                let k = N::load::<S>(k[j], i);
-                for r in 0..R {
-                    acc[r * G + j] = S::fma(k, x[r], acc[r * G + j]);
-                }
-            }
-            i += S::LANES;
-        }
-        if i < dk {
-            for j in 0..G {
-                let k = N::load_n::<S>(k[j], i, dk - i);
-                for r in 0..R {
-                    acc[r * G + j] = S::fma(k, S::load(q[r].add(i)), acc[r * G + j]);
-                }
-            }
-        }
-        let mut sums = [0f32; 16];
-        S::store(sums.as_mut_ptr(), S::sums(&acc[..S::LANES]));
-        for r in 0..R {
-            std::ptr::copy_nonoverlapping(sums.as_ptr().add(r * G), s[r], G);
-        }
-    }
+/// The two products of attention for few rows. Queries and weights are in a layout of its own,
+/// within the floats that f32 would take.
+///
+/// # Safety
+/// The rows and the memory of every method are as large as said; the CPU has the features of `S`
+/// and of the implementing type, AVX2, FMA and F16C.
+pub(super) trait Products<S: Lanes> {
+    /// A row of queries, in place; zeros follow it up to a multiple of two vectors.
+    unsafe fn pack_query(q: *mut f32, dk: usize);
+    /// Weights of [`KEYS`] keys, in place.
+    unsafe fn pack_weights(w: *mut f32);
+    /// Products of `R` rows of q and `G` keys; `R * G = LANES`. `G` scores of each row.
+    unsafe fn scores<N: Numbers, const R: usize, const G: usize>(
+        q: [*const f32; R],
+        k: [*const u8; G],
+        dk: usize,
+        s: [*mut f32; R],
+    );
+    /// `sums += weights . values` of `R` rows and `C` vectors of columns from `i` on; `n` columns
+    /// in the last vector. Asks for the `bytes` of each of the rows `next` meanwhile.
+    unsafe fn weigh<N: Numbers, const R: usize, const C: usize>(
+        w: [*const f32; R],
+        v: &[*const u8],
+        i: usize,
+        n: usize,
+        sums: [*mut f32; R],
+        next: &[*const u8],
+        bytes: usize,
+    );
 }
 
-/// `sums += weights . values` of `R` rows and `C` vectors of columns from `i` on; `n` columns in
-/// the last vector. Asks for the `bytes` of each of the rows `next` meanwhile.
-#[inline(always)]
-unsafe fn weigh<S: Lanes, N: Numbers, const R: usize, const C: usize>(
-    w: [*const f32; R],
-    v: &[*const u8],
-    i: usize,
-    n: usize,
-    sums: [*mut f32; R],
-    next: &[*const u8],
-    bytes: usize,
-) {
-    // SAFETY: columns of the values, weights of the keys, sums of the rows.
-    unsafe {
-        let mut acc = [[S::zero(); C]; R];
-        for r in 0..R {
-            for c in 0..C {
-                acc[r][c] = S::load(sums[r].add(i + c * S::LANES));
+impl<S: Lanes> Products<S> for Exact {
+    #[inline(always)]
+    unsafe fn pack_query(_: *mut f32, _: usize) {}
+
+    #[inline(always)]
+    unsafe fn pack_weights(_: *mut f32) {}
+
+    #[inline(always)]
+    unsafe fn scores<N: Numbers, const R: usize, const G: usize>(
+        q: [*const f32; R],
+        k: [*const u8; G],
+        dk: usize,
+        s: [*mut f32; R],
+    ) {
+        // SAFETY: dk numbers of each row; `LANES` is at most 16; G scores of each row.
+        unsafe {
+            let mut acc = [S::zero(); 16];
+            let mut i = 0;
+            while i + S::LANES <= dk {
+                let mut x = [S::zero(); R];
+                for r in 0..R {
+                    x[r] = S::load(q[r].add(i));
+                }
+                for j in 0..G {
+                    let k = N::load::<S>(k[j], i);
+                    for r in 0..R {
+                        acc[r * G + j] = S::fma(k, x[r], acc[r * G + j]);
+                    }
+                }
+                i += S::LANES;
             }
-        }
-        for (j, &v) in v.iter().enumerate() {
-            if let Some(&row) = next.get(j) {
-                fetch(row, bytes);
-            }
-            let mut x = [S::zero(); C];
-            for c in 0..C {
-                x[c] = if C == 1 && n < S::LANES {
-                    N::load_n::<S>(v, i, n)
-                } else {
-                    N::load::<S>(v, i + c * S::LANES)
-                };
-            }
-            for r in 0..R {
-                let w = S::splat(*w[r].add(j));
-                for c in 0..C {
-                    acc[r][c] = S::fma(w, x[c], acc[r][c]);
+            if i < dk {
+                for j in 0..G {
+                    let k = N::load_n::<S>(k[j], i, dk - i);
+                    for r in 0..R {
+                        acc[r * G + j] = S::fma(k, S::load(q[r].add(i)), acc[r * G + j]);
+                    }
                 }
             }
+            let mut sums = [0f32; 16];
+            S::store(sums.as_mut_ptr(), S::sums(&acc[..S::LANES]));
+            for r in 0..R {
+                std::ptr::copy_nonoverlapping(sums.as_ptr().add(r * G), s[r], G);
+            }
         }
-        for r in 0..R {
-            for c in 0..C {
-                S::store(sums[r].add(i + c * S::LANES), acc[r][c]);
+    }
+
+    #[inline(always)]
+    unsafe fn weigh<N: Numbers, const R: usize, const C: usize>(
+        w: [*const f32; R],
+        v: &[*const u8],
+        i: usize,
+        n: usize,
+        sums: [*mut f32; R],
+        next: &[*const u8],
+        bytes: usize,
+    ) {
+        // SAFETY: columns of the values, weights of the keys, sums of the rows.
+        unsafe {
+            let mut acc = [[S::zero(); C]; R];
+            for r in 0..R {
+                for c in 0..C {
+                    acc[r][c] = S::load(sums[r].add(i + c * S::LANES));
+                }
+            }
+            for (j, &v) in v.iter().enumerate() {
+                if let Some(&row) = next.get(j) {
+                    fetch(row, bytes);
+                }
+                let mut x = [S::zero(); C];
+                for c in 0..C {
+                    x[c] = if C == 1 && n < S::LANES {
+                        N::load_n::<S>(v, i, n)
+                    } else {
+                        N::load::<S>(v, i + c * S::LANES)
+                    };
+                }
+                for r in 0..R {
+                    let w = S::splat(*w[r].add(j));
+                    for c in 0..C {
+                        acc[r][c] = S::fma(w, x[c], acc[r][c]);
+                    }
+                }
+            }
+            for r in 0..R {
+                for c in 0..C {
+                    S::store(sums[r].add(i + c * S::LANES), acc[r][c]);
+                }
             }
         }
     }
@@ -172,13 +207,14 @@ struct Lines {
     sums: *mut f32,
     scores: *mut f32,
     top: *mut f32,
+    /// One vector per row.
     total: *mut f32,
 }
 
 /// Scores of all rows against the keys of a step. Asks for the `bytes` of each of the rows `next`
 /// meanwhile.
 #[inline(always)]
-unsafe fn all_scores<S: Lanes, N: Numbers, const R: usize, const G: usize>(
+unsafe fn all_scores<S: Lanes, A: Products<S>, N: Numbers, const R: usize, const G: usize>(
     p: &Problem<'_>,
     l: Lines,
     r0: usize,
@@ -208,7 +244,7 @@ unsafe fn all_scores<S: Lanes, N: Numbers, const R: usize, const G: usize>(
             for to in &mut to {
                 *to = to.add(j);
             }
-            scores::<S, N, R, G>(q, k, p.dk, to);
+            A::scores::<N, R, G>(q, k, p.dk, to);
             j += G;
         }
     }
@@ -217,7 +253,7 @@ unsafe fn all_scores<S: Lanes, N: Numbers, const R: usize, const G: usize>(
 /// Adds the values of a step to the sums of all rows. Asks for the `bytes` of each of the rows
 /// `next` meanwhile.
 #[inline(always)]
-unsafe fn all_values<S: Lanes, N: Numbers, const R: usize, const C: usize>(
+unsafe fn all_values<S: Lanes, A: Products<S>, N: Numbers, const R: usize, const C: usize>(
     p: &Problem<'_>,
     l: Lines,
     r0: usize,
@@ -237,13 +273,13 @@ unsafe fn all_values<S: Lanes, N: Numbers, const R: usize, const C: usize>(
         let v = &step.v[..step.n];
         let (mut i, mut next) = (0, next);
         while i + C * S::LANES <= p.dv {
-            weigh::<S, N, R, C>(w, v, i, S::LANES, sums, next, bytes);
+            A::weigh::<N, R, C>(w, v, i, S::LANES, sums, next, bytes);
             next = &[];
             i += C * S::LANES;
         }
         while i < p.dv {
             let n = (p.dv - i).min(S::LANES);
-            weigh::<S, N, R, 1>(w, v, i, n, sums, next, bytes);
+            A::weigh::<N, R, 1>(w, v, i, n, sums, next, bytes);
             next = &[];
             i += S::LANES;
         }
@@ -324,19 +360,26 @@ unsafe fn soften<S: Lanes>(l: Lines, r: usize, n: usize) -> bool {
     // SAFETY: a row of the task.
     unsafe {
         let line = l.scores.add(r * KEYS);
-        let mut most = S::splat(f32::NEG_INFINITY);
+        let old = *l.top.add(r);
+        let limit = S::splat(old + SLACK);
+        let mut rises = false;
         let mut j = 0;
         while j < n {
-            most = S::max(S::load(line.add(j)), most);
+            rises |= S::any_gt(S::load(line.add(j)), limit);
             j += S::LANES;
         }
-        let (most, old) = (S::max_lane(most), *l.top.add(r));
-        if most > old + SLACK {
+        let total_at = l.total.add(r * S::LANES);
+        if rises {
+            let mut most = S::splat(f32::NEG_INFINITY);
+            let mut j = 0;
+            while j < n {
+                most = S::max(S::load(line.add(j)), most);
+                j += S::LANES;
+            }
+            let most = S::max_lane(most);
             *l.top.add(r) = most;
             let factor = S::exp2(S::splat(old - most));
-            let mut one = [0f32; 16];
-            S::store(one.as_mut_ptr(), factor);
-            *l.total.add(r) *= one[0];
+            S::store(total_at, S::mul(S::load(total_at), factor));
             let mut d = 0;
             while d < l.dv {
                 let to = l.sums.add(r * l.dv + d);
@@ -345,7 +388,7 @@ unsafe fn soften<S: Lanes>(l: Lines, r: usize, n: usize) -> bool {
             }
         }
         let top = relative_to::<S>(S::splat(*l.top.add(r)));
-        let (mut total, mut least) = (S::zero(), S::splat(f32::INFINITY));
+        let (mut total, mut least) = (S::load(total_at), S::splat(f32::INFINITY));
         let mut j = 0;
         while j < n {
             let w = S::exp2(S::sub(S::load(line.add(j)), top));
@@ -354,7 +397,7 @@ unsafe fn soften<S: Lanes>(l: Lines, r: usize, n: usize) -> bool {
             least = S::min(w, least);
             j += S::LANES;
         }
-        *l.total.add(r) += S::sum(total);
+        S::store(total_at, total);
         S::any_gt(S::splat(f32::MIN_POSITIVE), least)
     }
 }
@@ -407,6 +450,7 @@ unsafe fn careful<S: Lanes, N: Numbers>(p: &Problem<'_>, l: Lines, r: usize, ste
 #[inline(always)]
 pub(super) unsafe fn task<
     S: Lanes,
+    A: Products<S>,
     N: Numbers,
     const G1: usize,
     const G2: usize,
@@ -420,22 +464,22 @@ pub(super) unsafe fn task<
     let rows = task.queries.len * p.group;
     let l = {
         let (dk, dv) = (
-            p.dk.next_multiple_of(S::LANES),
+            p.dk.next_multiple_of(2 * S::LANES),
             p.dv.next_multiple_of(S::LANES),
         );
         // SAFETY: the parts add up to `scratch`.
         unsafe {
             let sums = memory.add(rows * dk);
             let scores = sums.add(rows * dv);
-            let top = scores.add(rows * KEYS);
+            let total = scores.add(rows * KEYS);
             Lines {
                 q: memory,
                 dk,
                 dv,
                 sums,
                 scores,
-                top,
-                total: top.add(rows),
+                total,
+                top: total.add(rows * S::LANES),
             }
         }
     };
@@ -457,17 +501,23 @@ pub(super) unsafe fn task<
                 S::store(l.q.add(r * l.dk + d), S::first_n(n, v, S::zero()));
                 d += S::LANES;
             }
+            while d < l.dk {
+                S::store(l.q.add(r * l.dk + d), S::zero());
+                d += S::LANES;
+            }
+            A::pack_query(l.q.add(r * l.dk), p.dk);
             let mut d = 0;
             while d < l.dv {
                 S::store(l.sums.add(r * l.dv + d), S::zero());
                 d += S::LANES;
             }
             *l.top.add(r) = f32::NEG_INFINITY;
-            *l.total.add(r) = 0.0;
+            S::store(l.total.add(r * S::LANES), S::zero());
         }
         let mut step = Step::new(p, task, task.keys.0);
+        let mut next = Step::new(p, task, step.first + step.n);
         while step.n > 0 {
-            let next = Step::new(p, task, step.first + step.n);
+            let after = Step::new(p, task, next.first + next.n);
             if step.lost {
                 // Where a key is on no page, any that is stands in for it: its score is hidden.
                 let k = step.k[..step.n].iter().find(|k| !k.is_null()).copied();
@@ -483,15 +533,17 @@ pub(super) unsafe fn task<
                     for row in full.v.iter_mut().filter(|r| r.is_null()) {
                         *row = v;
                     }
-                    one::<S, N, G1, G2, G4>(p, task, l, &full, &step, &next, k_bytes, v_bytes);
+                    one::<S, A, N, G1, G2, G4>(p, task, l, &full, &step, &after, k_bytes, v_bytes);
                 }
             } else {
-                one::<S, N, G1, G2, G4>(p, task, l, &step, &step, &next, k_bytes, v_bytes);
+                one::<S, A, N, G1, G2, G4>(p, task, l, &step, &step, &after, k_bytes, v_bytes);
             }
             step = next;
+            next = after;
         }
         for r in 0..rows {
-            let (sums, top, total) = (l.sums.add(r * l.dv), *l.top.add(r), *l.total.add(r));
+            let (sums, top) = (l.sums.add(r * l.dv), *l.top.add(r));
+            let total = S::sum(S::load(l.total.add(r * S::LANES)));
             match task.partial {
                 None => p.store::<S>(task, r, sums, p.share(task, r, top, total)),
                 Some(at) => {
@@ -504,31 +556,37 @@ pub(super) unsafe fn task<
     }
 }
 
-/// One step; `hidden` tells which keys are on no page, `step` has rows for all.
+/// One step; `hidden` tells which keys are on no page, `step` has rows for all. Asks for the rows
+/// of `after` meanwhile.
 #[inline(always)]
-unsafe fn one<S: Lanes, N: Numbers, const G1: usize, const G2: usize, const G4: usize>(
+unsafe fn one<
+    S: Lanes,
+    A: Products<S>,
+    N: Numbers,
+    const G1: usize,
+    const G2: usize,
+    const G4: usize,
+>(
     p: &Problem<'_>,
     task: &Task,
     l: Lines,
     step: &Step,
     hidden: &Step,
-    next: &Step,
+    after: &Step,
     k_bytes: usize,
     v_bytes: usize,
 ) {
     let rows = task.queries.len * p.group;
     // SAFETY: the caller's contract is the callee's.
     unsafe {
-        let mut later = [std::ptr::null(); KEYS];
-        following(&step.k[..step.n], &next.k[..next.n], k_bytes, &mut later);
-        let mut ahead = &later[..];
+        let mut ahead = &after.k[..after.n];
         let mut r0 = 0;
         while r0 < rows {
             let n = k_bytes;
             match rows - r0 {
-                1 => all_scores::<S, N, 1, G1>(p, l, r0, rows, step, ahead, n),
-                2 => all_scores::<S, N, 2, G2>(p, l, r0, rows, step, ahead, n),
-                _ => all_scores::<S, N, SIDE, G4>(p, l, r0, rows, step, ahead, n),
+                1 => all_scores::<S, A, N, 1, G1>(p, l, r0, rows, step, ahead, n),
+                2 => all_scores::<S, A, N, 2, G2>(p, l, r0, rows, step, ahead, n),
+                _ => all_scores::<S, A, N, SIDE, G4>(p, l, r0, rows, step, ahead, n),
             }
             ahead = &[];
             r0 += SIDE;
@@ -544,32 +602,23 @@ unsafe fn one<S: Lanes, N: Numbers, const G1: usize, const G2: usize, const G4: 
             }
             return;
         }
-        let mut later = [std::ptr::null(); KEYS];
-        following(&step.v[..step.n], &next.v[..next.n], v_bytes, &mut later);
-        let mut ahead = &later[..];
+        for r in 0..rows {
+            A::pack_weights(l.scores.add(r * KEYS));
+        }
+        let mut ahead = &after.v[..after.n];
         let mut r0 = 0;
         while r0 < rows {
             let n = v_bytes;
             match rows - r0 {
-                1 => all_values::<S, N, 1, 4>(p, l, r0, rows, step, ahead, n),
-                2 => all_values::<S, N, 2, 4>(p, l, r0, rows, step, ahead, n),
+                1 => all_values::<S, A, N, 1, 4>(p, l, r0, rows, step, ahead, n),
+                2 => all_values::<S, A, N, 2, 4>(p, l, r0, rows, step, ahead, n),
                 _ if S::LANES == 16 => {
-                    all_values::<S, N, SIDE, 4>(p, l, r0, rows, step, ahead, n);
+                    all_values::<S, A, N, SIDE, 4>(p, l, r0, rows, step, ahead, n);
                 }
-                _ => all_values::<S, N, SIDE, 2>(p, l, r0, rows, step, ahead, n),
+                _ => all_values::<S, A, N, SIDE, 2>(p, l, r0, rows, step, ahead, n),
             }
             ahead = &[];
             r0 += SIDE;
         }
-    }
-}
-
-/// For each key of a step the row that lies [`AHEAD`] behind its own: `rows` are `bytes` long, and
-/// `next` are those of the next step.
-fn following(rows: &[*const u8], next: &[*const u8], bytes: usize, out: &mut [*const u8; KEYS]) {
-    let ahead = (AHEAD / bytes).clamp(1, KEYS);
-    let all = rows.iter().chain(next).skip(ahead);
-    for (out, row) in out.iter_mut().zip(all) {
-        *out = *row;
     }
 }

@@ -1,7 +1,9 @@
 //! Products of attention in bf16 pairs, summed in f32: AVX512-BF16.
 
 use super::{
+    decode::{self, Products, fetch},
     flash::{Arithmetic, KEYS, Span, first, last, put, scaled, some},
+    lanes::Lanes,
     problem::Numbers,
 };
 use crate::backend::cpu::simd::{Avx512, Simd};
@@ -11,9 +13,9 @@ use std::arch::x86_64::*;
 /// neighbours along the head, values and weights those of neighbouring keys.
 pub(super) struct Halves;
 
-/// Numbers `a[i]` and `b[i]` side by side in lane `i`, rounded to bf16.
+/// Elements of two halves of a vector by turns.
 #[inline(always)]
-unsafe fn interleave(a: __m512, b: __m512) -> __m512i {
+unsafe fn order() -> __m512i {
     const ORDER: [u16; 32] = {
         let mut order = [0; 32];
         let mut i = 0;
@@ -24,11 +26,15 @@ unsafe fn interleave(a: __m512, b: __m512) -> __m512i {
         }
         order
     };
+    // SAFETY: 64 bytes; the caller has the features.
+    unsafe { _mm512_loadu_si512(ORDER.as_ptr().cast()) }
+}
+
+/// Numbers `a[i]` and `b[i]` side by side in lane `i`, rounded to bf16.
+#[inline(always)]
+unsafe fn interleave(a: __m512, b: __m512) -> __m512i {
     // SAFETY: the caller has the features.
-    unsafe {
-        let order = _mm512_loadu_si512(ORDER.as_ptr().cast());
-        _mm512_permutexvar_epi16(order, bits(_mm512_cvtne2ps_pbh(b, a)))
-    }
+    unsafe { _mm512_permutexvar_epi16(order(), bits(_mm512_cvtne2ps_pbh(b, a))) }
 }
 
 #[inline(always)]
@@ -59,6 +65,140 @@ unsafe fn load(p: *const f32) -> __m512i {
     unsafe { _mm512_loadu_si512(p.cast()) }
 }
 
+/// 32 numbers of a row of `len` from `i` on as pairs, the rest zero; zeros for null.
+#[inline(always)]
+unsafe fn neighbours<N: Numbers>(row: *const u8, i: usize, len: usize) -> __m512i {
+    // SAFETY: i < len, which the row has.
+    unsafe {
+        if N::are_bf16() && i + 32 <= len && !row.is_null() {
+            return _mm512_loadu_si512(row.add(2 * i).cast());
+        }
+        let a = some::<Avx512, N>(row, i, len);
+        let b = some::<Avx512, N>(row, i + 16, len);
+        bits(_mm512_cvtne2ps_pbh(b, a))
+    }
+}
+
+/// The first `n` numbers from `i` on of two rows, side by side.
+#[inline(always)]
+unsafe fn side_by_side<N: Numbers>(rows: [*const u8; 2], i: usize, n: usize) -> __m512i {
+    // SAFETY: the rows have i + n numbers.
+    unsafe {
+        if n < 16 {
+            return interleave(
+                N::load_n::<Avx512>(rows[0], i, n),
+                N::load_n::<Avx512>(rows[1], i, n),
+            );
+        }
+        if N::are_bf16() {
+            let a = _mm256_loadu_si256(rows[0].add(2 * i).cast());
+            let b = _mm256_loadu_si256(rows[1].add(2 * i).cast());
+            let both = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(a), b);
+            return _mm512_permutexvar_epi16(order(), both);
+        }
+        interleave(N::load::<Avx512>(rows[0], i), N::load::<Avx512>(rows[1], i))
+    }
+}
+
+// SAFETY (whole impl): the trait's contract, with the CPU feature that the type names.
+impl Products<Avx512> for Halves {
+    #[inline(always)]
+    unsafe fn pack_query(q: *mut f32, dk: usize) {
+        // SAFETY: whole vectors of pairs, written behind what is read.
+        unsafe {
+            for i in 0..dk.div_ceil(32) {
+                let (a, b) = (
+                    Avx512::load(q.add(32 * i)),
+                    Avx512::load(q.add(32 * i + 16)),
+                );
+                let both = bits(_mm512_cvtne2ps_pbh(b, a));
+                _mm512_storeu_si512(q.add(16 * i).cast(), both);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn pack_weights(w: *mut f32) {
+        // SAFETY: as above.
+        unsafe { Self::pack_query(w, decode::KEYS) }
+    }
+
+    #[inline(always)]
+    unsafe fn scores<N: Numbers, const R: usize, const G: usize>(
+        q: [*const f32; R],
+        k: [*const u8; G],
+        dk: usize,
+        s: [*mut f32; R],
+    ) {
+        // SAFETY: dk numbers of each row; R * G is 16; G scores of each row.
+        unsafe {
+            let mut acc = [Avx512::zero(); 16];
+            let mut i = 0;
+            while i < dk {
+                let mut x = [_mm512_setzero_si512(); R];
+                for r in 0..R {
+                    x[r] = load(q[r].add(i / 2));
+                }
+                for j in 0..G {
+                    let k = pairs(neighbours::<N>(k[j], i, dk));
+                    for r in 0..R {
+                        acc[r * G + j] = _mm512_dpbf16_ps(acc[r * G + j], k, pairs(x[r]));
+                    }
+                }
+                i += 32;
+            }
+            let mut sums = [0f32; 16];
+            Avx512::store(sums.as_mut_ptr(), Avx512::sums(&acc));
+            for r in 0..R {
+                std::ptr::copy_nonoverlapping(sums.as_ptr().add(r * G), s[r], G);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn weigh<N: Numbers, const R: usize, const C: usize>(
+        w: [*const f32; R],
+        v: &[*const u8],
+        i: usize,
+        n: usize,
+        sums: [*mut f32; R],
+        next: &[*const u8],
+        bytes: usize,
+    ) {
+        // SAFETY: columns of the values, pairs of weights, sums of the rows.
+        unsafe {
+            let mut acc = [[Avx512::zero(); C]; R];
+            for r in 0..R {
+                for c in 0..C {
+                    acc[r][c] = Avx512::load(sums[r].add(i + c * 16));
+                }
+            }
+            for (j, v) in v.chunks(2).enumerate() {
+                for row in next.iter().skip(2 * j).take(2) {
+                    fetch(*row, bytes);
+                }
+                // The weight behind the last key is 0.
+                let rows = [v[0], v[v.len() - 1]];
+                let mut x = [_mm512_setzero_si512(); C];
+                for c in 0..C {
+                    let n = if C == 1 { n } else { 16 };
+                    x[c] = side_by_side::<N>(rows, i + c * 16, n);
+                }
+                for r in 0..R {
+                    for c in 0..C {
+                        acc[r][c] = dot(acc[r][c], w[r].add(j), x[c]);
+                    }
+                }
+            }
+            for r in 0..R {
+                for c in 0..C {
+                    Avx512::store(sums[r].add(i + c * 16), acc[r][c]);
+                }
+            }
+        }
+    }
+}
+
 // SAFETY (whole impl): the trait's contract, with the CPU feature that the type names.
 impl Arithmetic<Avx512> for Halves {
     #[inline(always)]
@@ -85,9 +225,7 @@ impl Arithmetic<Avx512> for Halves {
         unsafe {
             let mut i = 0;
             while i < dk {
-                let a = some::<Avx512, N>(row, i, dk);
-                let b = some::<Avx512, N>(row, i + 16, dk);
-                let both = bits(_mm512_cvtne2ps_pbh(b, a));
+                let both = neighbours::<N>(row, i, dk);
                 let left = (dk - i).div_ceil(2).min(16);
                 let mask = ((1u32 << left) - 1) as __mmask16;
                 _mm512_mask_storeu_epi32(to.add(i / 2).cast(), mask, both);

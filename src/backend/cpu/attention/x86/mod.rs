@@ -99,13 +99,13 @@ unsafe fn task_avx2<N: problem::Numbers>(
     unsafe {
         if rows <= decode::most_rows(8) {
             let at = scratch.take(decode::scratch::<Avx2>(p, rows));
-            decode::task::<Avx2, N, 8, 4, 2>(p, t, at, to);
+            decode::task::<Avx2, Exact, N, 8, 4, 2>(p, t, at, to);
         } else if rows <= 8 {
             let at = scratch.take(flash::scratch::<Avx2>(p, rows, 8, 1));
             flash::task::<Avx2, Exact, N, 8, 1>(p, t, at, to);
         } else {
-            let at = scratch.take(flash::scratch::<Avx2>(p, rows, 4, 3));
-            flash::task::<Avx2, Exact, N, 4, 3>(p, t, at, to);
+            let at = scratch.take(flash::scratch::<Avx2>(p, rows, 4, 2));
+            flash::task::<Avx2, Exact, N, 4, 2>(p, t, at, to);
         }
     }
 }
@@ -122,7 +122,7 @@ unsafe fn task_avx512<N: problem::Numbers>(
     unsafe {
         if rows <= decode::most_rows(16) {
             let at = scratch.take(decode::scratch::<Avx512>(p, rows));
-            decode::task::<Avx512, N, 16, 8, 4>(p, t, at, to);
+            decode::task::<Avx512, Exact, N, 16, 8, 4>(p, t, at, to);
         } else if rows <= 16 {
             let at = scratch.take(flash::scratch::<Avx512>(p, rows, 16, 1));
             flash::task::<Avx512, Exact, N, 16, 1>(p, t, at, to);
@@ -145,7 +145,7 @@ unsafe fn task_bf16<N: problem::Numbers>(
     unsafe {
         if rows <= decode::most_rows(16) {
             let at = scratch.take(decode::scratch::<Avx512>(p, rows));
-            decode::task::<Avx512, N, 16, 8, 4>(p, t, at, to);
+            decode::task::<Avx512, Halves, N, 16, 8, 4>(p, t, at, to);
         } else if rows <= 16 {
             let at = scratch.take(flash::scratch::<Avx512>(p, rows, 16, 1));
             flash::task::<Avx512, Halves, N, 16, 1>(p, t, at, to);

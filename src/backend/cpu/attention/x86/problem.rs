@@ -199,8 +199,12 @@ impl Problem<'_> {
             let mut d = 0;
             while d < self.dv {
                 let n = (self.dv - d).min(S::LANES);
-                let v = S::mul(S::load_n(sums.add(d), n), S::splat(factor));
-                self.out.data.store::<S>(at + d, n, v);
+                let v = S::mul(get::<S>(sums.add(d), n), S::splat(factor));
+                if self.out.data.dtype == DType::F32 {
+                    put::<S>(self.out.data.start.cast::<f32>().add(at + d), n, v);
+                } else {
+                    self.out.data.store::<S>(at + d, n, v);
+                }
                 d += n;
             }
         }
@@ -232,13 +236,13 @@ impl Problem<'_> {
                     let mut d = 0;
                     while d < dv {
                         let n = (dv - d).min(S::LANES);
-                        let v = S::mul(S::load_n(part.add(d), n), S::splat(factor));
+                        let v = S::mul(get::<S>(part.add(d), n), S::splat(factor));
                         let v = if p == 0 {
                             v
                         } else {
-                            S::add(v, S::load_n(first.add(d), n))
+                            S::add(v, get::<S>(first.add(d), n))
                         };
-                        S::store_n(first.add(d), n, v);
+                        put::<S>(first.add(d), n, v);
                         d += n;
                     }
                 }
@@ -377,6 +381,32 @@ impl Problem<'_> {
                 }
             };
             lanes_to_rows(sums, lanes, self.dv, &factors, data, &to[..n]);
+        }
+    }
+}
+
+/// [`Simd::load_n`], which is slower than a whole load even for all lanes.
+#[inline(always)]
+unsafe fn get<S: Simd>(p: *const f32, n: usize) -> S::F {
+    // SAFETY: the caller's contract is the callee's.
+    unsafe {
+        if n == S::LANES {
+            S::load(p)
+        } else {
+            S::load_n(p, n)
+        }
+    }
+}
+
+/// [`Simd::store_n`], which is slower than a whole store even for all lanes.
+#[inline(always)]
+unsafe fn put<S: Simd>(p: *mut f32, n: usize, v: S::F) {
+    // SAFETY: the caller's contract is the callee's.
+    unsafe {
+        if n == S::LANES {
+            S::store(p, v);
+        } else {
+            S::store_n(p, n, v);
         }
     }
 }
@@ -521,9 +551,8 @@ unsafe fn lanes_to_rows(
                 }
                 let cells = transpose8(cells);
                 for (i, to) in to.iter().enumerate() {
-                    // Stores of a part of a vector are slow.
-                    if n == 8 && data.dtype == DType::F32 {
-                        _mm256_storeu_ps(data.start.cast::<f32>().add(to + d), cells[i]);
+                    if data.dtype == DType::F32 {
+                        put::<Avx2>(data.start.cast::<f32>().add(to + d), n, cells[i]);
                     } else {
                         data.store::<Avx2>(to + d, n, cells[i]);
                     }
@@ -575,6 +604,10 @@ pub(super) trait Numbers: Copy {
     unsafe fn load_n<S: Lanes>(row: *const u8, i: usize, n: usize) -> S::F;
     /// `LANES` of them from `i` on.
     unsafe fn load<S: Lanes>(row: *const u8, i: usize) -> S::F;
+    /// True when the row holds bf16.
+    fn are_bf16() -> bool {
+        false
+    }
 }
 
 /// Plain numbers.
@@ -591,6 +624,10 @@ impl<T: Elem> Numbers for Plain<T> {
     unsafe fn load<S: Lanes>(row: *const u8, i: usize) -> S::F {
         // SAFETY: the caller's contract is the callee's.
         unsafe { T::load::<S>(row.cast::<T>().add(i)) }
+    }
+    #[inline(always)]
+    fn are_bf16() -> bool {
+        std::any::TypeId::of::<T>() == std::any::TypeId::of::<bf16>()
     }
 }
 

@@ -7,7 +7,7 @@ const SPLIT: usize = 256;
 /// Most rows of a task.
 const MOST_ROWS: usize = 256;
 /// Numbers of queries and sums that a task should keep in the cache.
-const MOST_NUMBERS: usize = 1 << 16;
+const MOST_NUMBERS: usize = 3 << 15;
 /// Partial results of the same queries that must be joined.
 pub(super) struct Join {
     /// The queries.
@@ -28,7 +28,7 @@ pub(super) fn tasks(
     let most = (MOST_NUMBERS / (p.dk + p.dv)).clamp(32, MOST_ROWS);
     let positions: usize = segments.iter().map(|s| s.len).sum();
     // Enough tasks for the threads, as long as they fill the vectors.
-    let rows = (positions * p.group * heads / (threads * 4)).clamp(32, most);
+    let rows = (positions * p.group * heads / (threads * 4)).clamp(32, most) / 32 * 32;
     let tile = (rows / p.group).max(1);
     let tiles: usize = segments.iter().map(|s| s.len.div_ceil(tile)).sum::<usize>() * heads;
     let wanted = match (threads, tiles) {
