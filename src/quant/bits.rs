@@ -30,7 +30,9 @@ pub(crate) fn put_f16(out: &mut [u8], at: usize, v: f32) -> Option<()> {
 #[inline(always)]
 pub(crate) fn even_signs(index: u32) -> u8 {
     let low = (index & 127) as u8;
-    low | ((low.count_ones() as u8 & 1) << 7)
+    // Bit i of the constant: is the number of set bits of i odd?
+    let odd = 0x6996u16 >> ((low ^ low >> 4) & 15);
+    low | (odd as u8) << 7
 }
 
 /// Four sign bytes as 7-bit sign indices, and a 4-bit scale in the top bits.
@@ -43,10 +45,49 @@ pub(crate) fn pack_signs(signs: &[u8; 4], scale: u8) -> u32 {
         })
 }
 
-/// `v` negated if bit `j` of `signs` is set.
+/// Eight magnitudes from 1 to 127 as signed bytes: negative where a bit of `signs` is set.
 #[inline(always)]
-pub(crate) fn signed(v: f32, signs: u8, j: usize) -> f32 {
-    f32::from_bits(v.to_bits() ^ (u32::from(signs >> j & 1) << 31))
+pub(crate) fn with_signs(magnitudes: [u8; 8], signs: u8) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    // Byte j keeps bit j, then becomes 1 if that is set.
+    let bit = (u64::from(signs) * ONES) & 0x8040_2010_0804_0201;
+    let negative = (bit + 0x7f * ONES) >> 7 & ONES;
+    // -m is !m + 1, which never carries since m is not 0.
+    (u64::from_le_bytes(magnitudes) ^ negative * 0xff) + negative
+}
+
+/// Two halves of eight magnitudes.
+#[inline(always)]
+pub(crate) fn join(low: [u8; 4], high: [u8; 4]) -> [u8; 8] {
+    let word = u64::from(u32::from_le_bytes(low)) | u64::from(u32::from_le_bytes(high)) << 32;
+    word.to_le_bytes()
+}
+
+/// Runs of eight signed bytes, each run times its scale.
+#[inline(always)]
+pub(crate) fn scale_eights(codes: &[u64; 32], scales: &[f32; 32], out: &mut [f32; 256]) {
+    let outs = out.as_chunks_mut::<8>().0.iter_mut();
+    for ((out, code), scale) in outs.zip(codes).zip(scales) {
+        for (v, c) in out.iter_mut().zip(code.to_le_bytes()) {
+            *v = scale * f32::from(c as i8);
+        }
+    }
+}
+
+/// Runs of eight signed bytes, each run moved by its shift and then times its scale.
+#[inline(always)]
+pub(crate) fn shift_eights(
+    codes: &[u64; 32],
+    scales: &[f32; 32],
+    shifts: &[f32; 32],
+    out: &mut [f32; 256],
+) {
+    let outs = out.as_chunks_mut::<8>().0.iter_mut();
+    for (((out, code), scale), shift) in outs.zip(codes).zip(scales).zip(shifts) {
+        for (v, c) in out.iter_mut().zip(code.to_le_bytes()) {
+            *v = scale * (f32::from(c as i8) + shift);
+        }
+    }
 }
 
 /// Pair `j` (0..8) of the 6-bit scales and minima in the 12 bytes of Q4_K and Q5_K.

@@ -1,7 +1,7 @@
 //! IQ1_S: f16 `d`, 32 low index bytes, 8 u16 of four 3-bit high index parts, 3-bit scale and shift
 //! sign per 32 elements; element = `d * (2 sc + 1) * (grid +- 1/8)`.
 
-use super::bits::{f16_at, put_f16, u16_at};
+use super::bits::{f16_at, put_f16, shift_eights, u16_at};
 use super::codebook::{Codebook, Signs};
 use super::grids::iq1::GRID;
 use super::{Format, decode_blocks, encode_blocks};
@@ -15,17 +15,18 @@ pub(crate) const FORMAT: Format = Format {
     encode: Some(|x, out| encode_blocks(x, out, encode)),
 };
 
-fn decode(b: &[u8; 50], out: &mut [f32; 256]) {
+#[inline(always)]
+pub(crate) fn decode(b: &[u8; 50], out: &mut [f32; 256]) {
     let d = f16_at(b, 0);
-    for (k, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+    let (mut codes, mut scales, mut shifts) = ([0; 32], [0.0; 32], [0.0; 32]);
+    for k in 0..32 {
         let w = u16_at(b, 34 + 2 * (k / 4));
-        let scale = d * f32::from(2 * (w >> 12 & 7) + 1);
-        let shift = if w & 0x8000 == 0 { 0.125 } else { -0.125 };
-        let grid = &GRID[usize::from(b[2 + k]) | usize::from(w >> (3 * (k % 4)) & 7) << 8];
-        for (v, &g) in out.iter_mut().zip(grid) {
-            *v = scale * (f32::from(g) + shift);
-        }
+        scales[k] = d * f32::from(2 * (w >> 12 & 7) + 1);
+        shifts[k] = if w & 0x8000 == 0 { 0.125 } else { -0.125 };
+        let point = GRID[usize::from(b[2 + k]) | usize::from(w >> (3 * (k % 4)) & 7) << 8];
+        codes[k] = u64::from_le_bytes(point.map(|g| g as u8));
     }
+    shift_eights(&codes, &scales, &shifts, out);
 }
 
 /// Each shift of the grid is a bank, since a group of 32 has one shift.

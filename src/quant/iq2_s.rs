@@ -1,7 +1,7 @@
 //! IQ2_S: f16 `d`, 32 low index bytes, 32 sign bytes, 8 bytes of index bits 8 and 9, 8 bytes of
 //! 4-bit scales per 16 elements; element = `d * (0.5 + sc) / 4 * +-grid`.
 
-use super::bits::{f16_at, put_f16, signed};
+use super::bits::{f16_at, put_f16, scale_eights, with_signs};
 use super::codebook::{Codebook, Signs};
 use super::grids::iq2_s::GRID;
 use super::{Format, decode_blocks, encode_blocks};
@@ -15,17 +15,17 @@ pub(crate) const FORMAT: Format = Format {
     encode: Some(|x, out| encode_blocks(x, out, encode)),
 };
 
-fn decode(b: &[u8; 82], out: &mut [f32; 256]) {
+#[inline(always)]
+pub(crate) fn decode(b: &[u8; 82], out: &mut [f32; 256]) {
     let d = f16_at(b, 0);
-    for (k, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+    let (mut codes, mut scales) = ([0; 32], [0.0; 32]);
+    for k in 0..32 {
         let high = usize::from(b[66 + k / 4] >> (2 * (k % 4)) & 3);
         let sc = b[74 + k / 4] >> (4 * (k % 4 / 2)) & 15;
-        let scale = d * (0.5 + f32::from(sc)) * 0.25;
-        let grid = &GRID[usize::from(b[2 + k]) | high << 8];
-        for (j, v) in out.iter_mut().enumerate() {
-            *v = signed(scale * f32::from(grid[j]), b[34 + k], j);
-        }
+        scales[k] = d * (0.5 + f32::from(sc)) * 0.25;
+        codes[k] = with_signs(GRID[usize::from(b[2 + k]) | high << 8], b[34 + k]);
     }
+    scale_eights(&codes, &scales, out);
 }
 
 const CODEBOOK: Codebook<8> = Codebook {

@@ -1,7 +1,7 @@
 //! IQ2_XS: f16 `d`, 32 u16 of 9-bit grid index and 7-bit sign index, 8 bytes of 4-bit scales per
 //! 16 elements; element = `d * (0.5 + sc) / 4 * +-grid`.
 
-use super::bits::{even_signs, f16_at, put_f16, signed, u16_at};
+use super::bits::{even_signs, f16_at, put_f16, scale_eights, u16_at, with_signs};
 use super::codebook::{Codebook, Signs};
 use super::grids::iq2_xs::GRID;
 use super::{Format, decode_blocks, encode_blocks};
@@ -15,18 +15,17 @@ pub(crate) const FORMAT: Format = Format {
     encode: Some(|x, out| encode_blocks(x, out, encode)),
 };
 
-fn decode(b: &[u8; 74], out: &mut [f32; 256]) {
+#[inline(always)]
+pub(crate) fn decode(b: &[u8; 74], out: &mut [f32; 256]) {
     let d = f16_at(b, 0);
-    for (k, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+    let (mut codes, mut scales) = ([0; 32], [0.0; 32]);
+    for k in 0..32 {
         let w = u16_at(b, 2 + 2 * k);
         let sc = b[66 + k / 4] >> (4 * (k % 4 / 2)) & 15;
-        let scale = d * (0.5 + f32::from(sc)) * 0.25;
-        let signs = even_signs(u32::from(w >> 9));
-        let grid = &GRID[usize::from(w & 511)];
-        for (j, v) in out.iter_mut().enumerate() {
-            *v = signed(scale * f32::from(grid[j]), signs, j);
-        }
+        scales[k] = d * (0.5 + f32::from(sc)) * 0.25;
+        codes[k] = with_signs(GRID[usize::from(w & 511)], even_signs(u32::from(w >> 9)));
     }
+    scale_eights(&codes, &scales, out);
 }
 
 const CODEBOOK: Codebook<8> = Codebook {

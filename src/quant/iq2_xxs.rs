@@ -1,7 +1,7 @@
 //! IQ2_XXS: f16 `d`; per 32 elements 4 grid indices and a u32 of four 7-bit sign indices and a
 //! 4-bit scale; element = `d * (0.5 + sc) / 4 * +-grid`.
 
-use super::bits::{even_signs, f16_at, pack_signs, put_f16, signed, u32_at};
+use super::bits::{even_signs, f16_at, pack_signs, put_f16, scale_eights, u32_at, with_signs};
 use super::codebook::{Codebook, Signs};
 use super::grids::iq2_xxs::GRID;
 use super::{Format, decode_blocks, encode_blocks};
@@ -15,18 +15,18 @@ pub(crate) const FORMAT: Format = Format {
     encode: Some(|x, out| encode_blocks(x, out, encode)),
 };
 
-fn decode(b: &[u8; 66], out: &mut [f32; 256]) {
+#[inline(always)]
+pub(crate) fn decode(b: &[u8; 66], out: &mut [f32; 256]) {
     let d = f16_at(b, 0);
-    for (k, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+    let (mut codes, mut scales) = ([0; 32], [0.0; 32]);
+    for k in 0..32 {
         let at = 2 + 8 * (k / 4);
         let w = u32_at(b, at + 4);
-        let scale = d * (0.5 + (w >> 28) as f32) * 0.25;
         let signs = even_signs(w >> (7 * (k % 4)));
-        let grid = &GRID[usize::from(b[at + k % 4])];
-        for (j, v) in out.iter_mut().enumerate() {
-            *v = signed(scale * f32::from(grid[j]), signs, j);
-        }
+        scales[k] = d * (0.5 + (w >> 28) as f32) * 0.25;
+        codes[k] = with_signs(GRID[usize::from(b[at + k % 4])], signs);
     }
+    scale_eights(&codes, &scales, out);
 }
 
 const CODEBOOK: Codebook<8> = Codebook {

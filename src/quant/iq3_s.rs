@@ -1,7 +1,7 @@
 //! IQ3_S: f16 `d`, 64 low index bytes, 8 bytes of ninth index bits, 32 sign bytes, 4 bytes of
 //! 4-bit scales per 32 elements; element = `d * (1 + 2 sc) * +-grid`.
 
-use super::bits::{f16_at, put_f16, signed};
+use super::bits::{f16_at, join, put_f16, scale_eights, with_signs};
 use super::codebook::{Codebook, Signs};
 use super::grids::iq3_s::GRID;
 use super::{Format, decode_blocks, encode_blocks};
@@ -15,20 +15,19 @@ pub(crate) const FORMAT: Format = Format {
     encode: Some(|x, out| encode_blocks(x, out, encode)),
 };
 
-fn decode(b: &[u8; 110], out: &mut [f32; 256]) {
+#[inline(always)]
+pub(crate) fn decode(b: &[u8; 110], out: &mut [f32; 256]) {
     let d = f16_at(b, 0);
-    for (k, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+    let (mut codes, mut scales) = ([0; 32], [0.0; 32]);
+    for k in 0..32 {
         let sc = b[106 + k / 8] >> (4 * (k / 4 % 2)) & 15;
-        let scale = d * f32::from(1 + 2 * sc);
         let high = b[66 + k / 4] >> (2 * (k % 4));
-        let lo = &GRID[usize::from(b[2 + 2 * k]) | usize::from(high & 1) << 8];
-        let hi = &GRID[usize::from(b[3 + 2 * k]) | usize::from(high >> 1 & 1) << 8];
-        let signs = b[74 + k];
-        for j in 0..4 {
-            out[j] = signed(scale * f32::from(lo[j]), signs, j);
-            out[j + 4] = signed(scale * f32::from(hi[j]), signs, j + 4);
-        }
+        let lo = GRID[usize::from(b[2 + 2 * k]) | usize::from(high & 1) << 8];
+        let hi = GRID[usize::from(b[3 + 2 * k]) | usize::from(high >> 1 & 1) << 8];
+        scales[k] = d * f32::from(1 + 2 * sc);
+        codes[k] = with_signs(join(lo, hi), b[74 + k]);
     }
+    scale_eights(&codes, &scales, out);
 }
 
 const CODEBOOK: Codebook<4> = Codebook {

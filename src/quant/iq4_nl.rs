@@ -19,7 +19,7 @@ pub(crate) const VALUES: [i8; 16] = [
 ];
 
 #[inline(always)]
-fn decode(b: &[u8; 18], out: &mut [f32; 32]) {
+pub(crate) fn decode(b: &[u8; 18], out: &mut [f32; 32]) {
     let d = f16_at(b, 0);
     for j in 0..16 {
         out[j] = d * f32::from(VALUES[usize::from(b[2 + j] & 15)]);

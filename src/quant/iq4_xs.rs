@@ -16,7 +16,7 @@ pub(crate) const FORMAT: Format = Format {
 };
 
 #[inline(always)]
-fn decode(b: &[u8; 136], out: &mut [f32; 256]) {
+pub(crate) fn decode(b: &[u8; 136], out: &mut [f32; 256]) {
     let d = f16_at(b, 0);
     let high = u16_at(b, 2);
     for (k, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {

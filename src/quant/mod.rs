@@ -85,6 +85,21 @@ macro_rules! formats {
             $($(#[$doc])* $variant,)*
         }
 
+        /// As the decoder of the format's table entry, which is the same code: inlined, so that
+        /// a caller that is compiled for more instruction sets gets a decoder for them.
+        #[inline(always)]
+        pub(crate) fn decode_inline(format: QuantFormat, bytes: &[u8], out: &mut [f32]) {
+            match format {
+                $(QuantFormat::$variant => {
+                    let (blocks, _) = bytes.as_chunks::<{ $module::FORMAT.block_bytes }>();
+                    let (outs, _) = out.as_chunks_mut::<{ $module::FORMAT.block_len }>();
+                    for (block, out) in blocks.iter().zip(outs) {
+                        $module::decode(block, out);
+                    }
+                })*
+            }
+        }
+
         impl QuantFormat {
             /// Every format, in the order of the table.
             pub const ALL: &'static [QuantFormat] = &[$(QuantFormat::$variant),*];

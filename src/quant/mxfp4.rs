@@ -29,7 +29,7 @@ pub(crate) fn half_scale(e: u8) -> f32 {
 }
 
 #[inline(always)]
-fn decode(b: &[u8; 17], out: &mut [f32; 32]) {
+pub(crate) fn decode(b: &[u8; 17], out: &mut [f32; 32]) {
     let d = half_scale(b[0]);
     for j in 0..16 {
         out[j] = d * f32::from(DOUBLED[usize::from(b[1 + j] & 15)]);

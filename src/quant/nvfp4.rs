@@ -29,7 +29,7 @@ pub(crate) fn half_scale(code: u8) -> f32 {
 }
 
 #[inline(always)]
-fn decode(b: &[u8; 36], out: &mut [f32; 64]) {
+pub(crate) fn decode(b: &[u8; 36], out: &mut [f32; 64]) {
     for (g, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
         let d = half_scale(b[g]);
         for (j, &q) in b[4 + 8 * g..][..8].iter().enumerate() {

@@ -13,7 +13,7 @@ pub(crate) const FORMAT: Format = Format {
 };
 
 #[inline(always)]
-fn decode(b: &[u8; 18], out: &mut [f32; 64]) {
+pub(crate) fn decode(b: &[u8; 18], out: &mut [f32; 64]) {
     let d = f16_at(b, 0);
     for (byte, out) in b[2..].iter().zip(out.as_chunks_mut::<4>().0) {
         for (j, v) in out.iter_mut().enumerate() {

@@ -15,7 +15,7 @@ pub(crate) const FORMAT: Format = Format {
 };
 
 #[inline(always)]
-fn decode(b: &[u8; 84], out: &mut [f32; 256]) {
+pub(crate) fn decode(b: &[u8; 84], out: &mut [f32; 256]) {
     let (d, dmin) = (f16_at(b, 80), f16_at(b, 82));
     for (k, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
         let scale = d * f32::from(b[k] & 15);

@@ -15,7 +15,7 @@ pub(crate) const FORMAT: Format = Format {
 };
 
 #[inline(always)]
-fn decode(b: &[u8; 110], out: &mut [f32; 256]) {
+pub(crate) fn decode(b: &[u8; 110], out: &mut [f32; 256]) {
     let d = f16_at(b, 108);
     for (k, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
         let low = b[96 + k % 8] >> (4 * (k / 8)) & 15;

@@ -13,7 +13,7 @@ pub(crate) const FORMAT: Format = Format {
 };
 
 #[inline(always)]
-fn decode(b: &[u8; 18], out: &mut [f32; 32]) {
+pub(crate) fn decode(b: &[u8; 18], out: &mut [f32; 32]) {
     let d = f16_at(b, 0);
     for j in 0..16 {
         out[j] = d * f32::from((b[2 + j] & 15) as i8 - 8);

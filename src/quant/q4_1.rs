@@ -13,7 +13,7 @@ pub(crate) const FORMAT: Format = Format {
 };
 
 #[inline(always)]
-fn decode(b: &[u8; 20], out: &mut [f32; 32]) {
+pub(crate) fn decode(b: &[u8; 20], out: &mut [f32; 32]) {
     let (d, m) = (f16_at(b, 0), f16_at(b, 2));
     for j in 0..16 {
         out[j] = d * f32::from(b[4 + j] & 15) + m;

@@ -15,7 +15,7 @@ pub(crate) const FORMAT: Format = Format {
 };
 
 #[inline(always)]
-fn decode(b: &[u8; 144], out: &mut [f32; 256]) {
+pub(crate) fn decode(b: &[u8; 144], out: &mut [f32; 256]) {
     let (d, dmin) = (f16_at(b, 0), f16_at(b, 2));
     for (s, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
         let (sc, mn) = scale_min_k4(&b[4..16], s);

@@ -13,7 +13,7 @@ pub(crate) const FORMAT: Format = Format {
 };
 
 #[inline(always)]
-fn decode(b: &[u8; 22], out: &mut [f32; 32]) {
+pub(crate) fn decode(b: &[u8; 22], out: &mut [f32; 32]) {
     let d = f16_at(b, 0);
     let high = u32_at(b, 2);
     for j in 0..16 {

@@ -13,7 +13,7 @@ pub(crate) const FORMAT: Format = Format {
 };
 
 #[inline(always)]
-fn decode(b: &[u8; 24], out: &mut [f32; 32]) {
+pub(crate) fn decode(b: &[u8; 24], out: &mut [f32; 32]) {
     let (d, m) = (f16_at(b, 0), f16_at(b, 2));
     let high = u32_at(b, 4);
     for j in 0..16 {

@@ -15,17 +15,24 @@ pub(crate) const FORMAT: Format = Format {
 };
 
 #[inline(always)]
-fn decode(b: &[u8; 210], out: &mut [f32; 256]) {
+pub(crate) fn decode(b: &[u8; 210], out: &mut [f32; 256]) {
     let d = f16_at(b, 208);
-    for (k, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-        let scale = d * f32::from(b[192 + k] as i8);
-        let (half, group, l) = (k / 8, k % 8 / 2, 16 * (k % 2));
-        let ql = &b[64 * half + 32 * (group % 2) + l..][..16];
-        let qh = &b[128 + 32 * half + l..][..16];
-        let (low, high) = (4 * (group / 2), 2 * group);
-        for ((v, q), h) in out.iter_mut().zip(ql).zip(qh) {
-            let code = (q >> low & 15) | (h >> high & 3) << 4;
-            *v = scale * f32::from(code as i8 - 32);
+    let mut codes = [0i8; 256];
+    for (half, codes) in codes.as_chunks_mut::<128>().0.iter_mut().enumerate() {
+        let (low, high) = (&b[64 * half..][..64], &b[128 + 32 * half..][..32]);
+        for l in 0..32 {
+            let h = high[l];
+            codes[l] = (low[l] & 15 | (h & 3) << 4) as i8 - 32;
+            codes[l + 32] = (low[l + 32] & 15 | (h >> 2 & 3) << 4) as i8 - 32;
+            codes[l + 64] = (low[l] >> 4 | (h >> 4 & 3) << 4) as i8 - 32;
+            codes[l + 96] = (low[l + 32] >> 4 | (h >> 6) << 4) as i8 - 32;
+        }
+    }
+    let groups = codes.as_chunks::<16>().0;
+    for ((out, codes), sc) in out.as_chunks_mut::<16>().0.iter_mut().zip(groups).zip(&b[192..208]) {
+        let scale = d * f32::from(*sc as i8);
+        for (v, code) in out.iter_mut().zip(codes) {
+            *v = scale * f32::from(*code);
         }
     }
 }

@@ -13,7 +13,7 @@ pub(crate) const FORMAT: Format = Format {
 };
 
 #[inline(always)]
-fn decode(b: &[u8; 34], out: &mut [f32; 32]) {
+pub(crate) fn decode(b: &[u8; 34], out: &mut [f32; 32]) {
     let d = f16_at(b, 0);
     for (v, &q) in out.iter_mut().zip(&b[2..]) {
         *v = d * f32::from(q as i8);

@@ -13,7 +13,7 @@ pub(crate) const FORMAT: Format = Format {
 };
 
 #[inline(always)]
-fn decode(b: &[u8; 292], out: &mut [f32; 256]) {
+pub(crate) fn decode(b: &[u8; 292], out: &mut [f32; 256]) {
     let d = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
     for (v, &q) in out.iter_mut().zip(&b[4..260]) {
         *v = d * f32::from(q as i8);

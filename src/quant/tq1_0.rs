@@ -21,7 +21,7 @@ const RUNS: [(std::ops::Range<usize>, usize, usize); 3] =
     [(0..32, 0, 5), (32..48, 160, 5), (48..52, 240, 4)];
 
 #[inline(always)]
-fn decode(b: &[u8; 54], out: &mut [f32; 256]) {
+pub(crate) fn decode(b: &[u8; 54], out: &mut [f32; 256]) {
     let d = f16_at(b, 52);
     for (run, first, digits) in RUNS {
         let bytes = &b[run];

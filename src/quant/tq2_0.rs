@@ -13,7 +13,7 @@ pub(crate) const FORMAT: Format = Format {
 };
 
 #[inline(always)]
-fn decode(b: &[u8; 66], out: &mut [f32; 256]) {
+pub(crate) fn decode(b: &[u8; 66], out: &mut [f32; 256]) {
     let d = f16_at(b, 64);
     for (k, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
         let shift = 2 * (k % 4);

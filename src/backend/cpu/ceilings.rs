@@ -163,11 +163,17 @@ fn portable_read(part: &[u64]) -> u64 {
 
 #[cfg(target_arch = "x86_64")]
 fn store_part(part: &mut [u64]) {
-    use std::arch::x86_64::{_mm_sfence, _mm_stream_si64};
-    for x in part {
-        // SAFETY: SSE2 belongs to x86-64, and `x` is an aligned place of 8 bytes.
-        unsafe { _mm_stream_si64(std::ptr::from_mut(x).cast(), 1) };
+    use std::arch::x86_64::*;
+    // SAFETY: any bits are a value of either type.
+    let (first, lines, last) = unsafe { part.align_to_mut::<[__m128i; 4]>() };
+    first.fill(1);
+    for line in lines {
+        for at in line {
+            // SAFETY: SSE2 belongs to x86-64, and `at` is an aligned place of 16 bytes.
+            unsafe { _mm_stream_si128(at, _mm_set1_epi64x(1)) };
+        }
     }
+    last.fill(1);
     // SAFETY: SSE belongs to x86-64.
     unsafe { _mm_sfence() };
 }

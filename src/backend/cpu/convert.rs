@@ -1,6 +1,6 @@
 //! Rows of numbers to and from f32.
 
-use super::isa::{Isa, multiversion};
+use super::isa::{Isa, Level, multiversion};
 use crate::{element::DType, quant::QuantFormat};
 use half::{bf16, f16, slice::HalfFloatSliceExt};
 use std::sync::LazyLock;
@@ -116,12 +116,72 @@ pub(crate) unsafe fn store(d: DType, to: *mut u8, step: usize, values: &[f32]) {
     }
 }
 
-/// Whole blocks to f32.
+#[inline(always)]
+fn decode_body<const FMA: bool>(format: QuantFormat, bytes: &[u8], out: &mut [f32]) {
+    crate::quant::decode_inline(format, bytes, out);
+}
+multiversion! {
+    /// As [`decode`], compiled for the instruction sets of `isa`.
+    fn decode_for = decode_body(format: QuantFormat, bytes: &[u8], out: &mut [f32])
+}
+
+/// Whole blocks to f32. The products are rounded one by one, so that every instruction set gives
+/// the same bits.
 #[inline]
 pub(crate) fn decode(format: QuantFormat, bytes: &[u8], out: &mut [f32]) {
-    // The format's own loop over blocks; lengths agree by construction.
-    let done = format.decode(bytes, out);
-    debug_assert!(done.is_ok(), "{done:?}");
+    use QuantFormat::*;
+    debug_assert_eq!(
+        bytes.len() / format.block_bytes() * format.block_len(),
+        out.len()
+    );
+    let isa = match format {
+        // Codes into tables of 16 values become gathers, which are slower than scalar loads.
+        IQ4_NL | IQ4_XS | MXFP4 | NVFP4 => NATIVE.masked(Level::Avx2),
+        _ => *NATIVE,
+    };
+    decode_for(isa, format, bytes, out);
+}
+
+/// Copies to memory that is not read soon, past the caches where the processor can.
+///
+/// # Safety
+/// The `bytes.len()` bytes at `to` are writable, aligned to 2 bytes, and nobody else touches them.
+pub(crate) unsafe fn stream(bytes: &[u8], to: *mut u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::*;
+        let head = to.align_offset(32).min(bytes.len());
+        let (first, rest) = bytes.split_at(head);
+        let (lines, last) = rest.as_chunks::<32>();
+        // SAFETY: the three parts lie one after the other, and the middle starts at a multiple of
+        // 32 bytes; SSE2 belongs to x86-64.
+        unsafe {
+            std::ptr::copy_nonoverlapping(first.as_ptr(), to, first.len());
+            let middle = to.add(head);
+            for (i, line) in lines.iter().enumerate() {
+                let from = line.as_ptr().cast::<__m128i>();
+                let at = middle.add(32 * i).cast::<__m128i>();
+                _mm_stream_si128(at, _mm_loadu_si128(from));
+                _mm_stream_si128(at.add(1), _mm_loadu_si128(from.add(1)));
+            }
+            let end = middle.add(32 * lines.len());
+            std::ptr::copy_nonoverlapping(last.as_ptr(), end, last.len());
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    // SAFETY: the caller's.
+    unsafe {
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
+    }
+}
+
+/// Makes what [`stream`] wrote visible before what follows.
+pub(crate) fn stream_end() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: SSE belongs to x86-64.
+    unsafe {
+        std::arch::x86_64::_mm_sfence();
+    }
 }
 
 /// f16 to f32 (hardware conversion where there is one).

@@ -2,10 +2,11 @@
 
 use crate::{
     backend::cpu::{
+        convert,
         rows::Ctx,
         view::{Dst, Src},
     },
-    element::Element,
+    element::{DType, Element},
     error::{Error, Result},
     op::{Op, OpKind},
     quant::{QuantError, QuantFormat},
@@ -15,6 +16,8 @@ use std::sync::Mutex;
 
 /// Numbers per stretch: a multiple of every block length.
 const STRETCH: usize = 1024;
+/// Results of so many bytes are written past the caches.
+const STREAMED: u64 = 16 << 20;
 
 /// The first error of an op whose work is spread over threads: that of the lowest row, so that
 /// the same input gives the same message.
@@ -46,15 +49,34 @@ pub(super) unsafe fn dequantize(ctx: &Ctx, op: &Op<Tensor>) -> Result<()> {
     let (w, y) = (Src::of(&op.w)?, Dst::of(&op.y)?);
     let (wr, yr, len) = (w.rows(), y.rows(), w.len());
     let per_row = len.div_ceil(STRETCH);
-    let work = op.y.desc().elements() / 2;
+    let work = op.y.desc().elements() / 4;
+    // What no cache holds anyway goes past them.
+    let large = op.y.desc().is_contiguous() && op.y.desc().data_bytes() >= STREAMED;
     ctx.pool.parallel(wr.count() * per_row, work, |range| {
         let mut buf = [0.0; STRETCH];
+        let mut half = [0u16; STRETCH];
         for i in range {
             let (row, start) = (i / per_row, i % per_row * STRETCH);
             let n = STRETCH.min(len - start);
             let (from, to) = (wr.offset(row), yr.offset(row));
             // SAFETY: a stretch of both rows, each once; a row is whole blocks, so a stretch is.
             unsafe {
+                if large {
+                    let buf = &mut buf[..n];
+                    w.load(from, start, buf);
+                    let Element::Plain(d) = y.desc().element else {
+                        continue;
+                    };
+                    let bytes: &[u8] = match d {
+                        DType::F32 => bytemuck::cast_slice(buf),
+                        _ => {
+                            convert::store(d, half.as_mut_ptr().cast(), d.size(), buf);
+                            &bytemuck::cast_slice(&half)[..n * d.size()]
+                        }
+                    };
+                    convert::stream(bytes, y.ptr().add(to + start * d.size()));
+                    continue;
+                }
                 match y.borrow(to, start, n) {
                     Some(out) => w.load(from, start, out),
                     None => {
@@ -63,6 +85,9 @@ pub(super) unsafe fn dequantize(ctx: &Ctx, op: &Op<Tensor>) -> Result<()> {
                     }
                 }
             }
+        }
+        if large {
+            convert::stream_end();
         }
     });
     Ok(())
