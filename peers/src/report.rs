@@ -348,6 +348,23 @@ fn reasons() -> anyhow::Result<Vec<(String, String)>> {
         .collect())
 }
 
+/// Rows by section and bar.
+fn groups<'r>(report: &'r Report, known: &[Row]) -> Vec<(&'static str, String, Vec<&'r Result>)> {
+    let mut groups: Vec<(&str, String, Vec<&Result>)> = Vec::new();
+    for row in known {
+        let Some(result) = report.rows.iter().find(|r| r.name == row.name) else {
+            continue;
+        };
+        for bar in row.bars.iter().map(Bar::to_string) {
+            match groups.iter_mut().find(|g| g.0 == row.section && g.1 == bar) {
+                Some(g) => g.2.push(result),
+                None => groups.push((row.section, bar, vec![result])),
+            }
+        }
+    }
+    groups
+}
+
 /// The page of the results.
 pub fn markdown(report: &Report) -> anyhow::Result<String> {
     let mut out = String::from(
@@ -390,6 +407,25 @@ pub fn markdown(report: &Report) -> anyhow::Result<String> {
         }
     }
     let result = |name: &str| report.rows.iter().find(|r| r.name == name);
+    out += "\n## What is reached\n\n| part | bar | rows that reach it | median ratio | median % of limit |\n| --- | --- | --- | --- | --- |\n";
+    for (section, bar, of) in groups(report, &known) {
+        let reached = |r: &&&Result| {
+            let judged = r.bars.iter().find(|b| b.bar == bar);
+            judged.is_some_and(|b| b.reached == Some(true))
+        };
+        let middle = |f: &dyn Fn(&Result) -> Option<f64>| {
+            let all: Vec<f64> = of.iter().filter_map(|r| f(r)).collect();
+            median(&all)
+        };
+        let _ = writeln!(
+            out,
+            "| {section} | {bar} | {} of {} | {} | {} |",
+            of.iter().filter(reached).count(),
+            of.len(),
+            middle(&|r| r.ratio).map_or(String::new(), |x| format!("{x:.2}")),
+            middle(&|r| r.of_limit).map_or(String::new(), |x| format!("{:.0}", x * 100.0)),
+        );
+    }
     for section in sections {
         let of: Vec<&Result> = known
             .iter()

@@ -125,10 +125,12 @@ pub(crate) fn max_by_abs(x: &[f32]) -> f32 {
     max
 }
 
-/// Largest magnitude.
+/// Largest magnitude of finite elements.
 #[inline(always)]
 pub(crate) fn abs_max(x: &[f32]) -> f32 {
-    x.iter().fold(0.0f32, |m, v| m.max(v.abs()))
+    // Magnitudes are ordered as their bits are, and integers need no order of comparison.
+    let bits = |v: &f32| v.to_bits() & 0x7fff_ffff;
+    f32::from_bits(x.iter().map(bits).fold(0, u32::max))
 }
 
 /// `None` for magnitudes that no f16 scale of any format reaches, whose squares and products could

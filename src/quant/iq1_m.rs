@@ -46,7 +46,7 @@ const CODEBOOK: Codebook<8> = Codebook {
     signs: Signs::Points,
 };
 
-fn encode(x: &[f32; 256], out: &mut [u8; 56]) -> Option<()> {
+pub(crate) fn encode(x: &[f32; 256], out: &mut [u8; 56]) -> Option<()> {
     let fit = CODEBOOK.fit(x)?;
     out[32..48].fill(0);
     for (k, p) in fit.points[..32].iter().enumerate() {

@@ -46,7 +46,7 @@ pub(crate) fn shifted(i: usize) -> [f32; 8] {
     GRID[i % GRID.len()].map(|g| f32::from(g) + shift)
 }
 
-fn encode(x: &[f32; 256], out: &mut [u8; 50]) -> Option<()> {
+pub(crate) fn encode(x: &[f32; 256], out: &mut [u8; 50]) -> Option<()> {
     let fit = CODEBOOK.fit(x)?;
     for (g, points) in fit.points[..32].as_chunks::<4>().0.iter().enumerate() {
         let mut w = u16::from(fit.scales[g]) << 12 | (points[0] >> 11) << 15;

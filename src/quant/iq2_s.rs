@@ -39,7 +39,7 @@ const CODEBOOK: Codebook<8> = Codebook {
 };
 
 
-fn encode(x: &[f32; 256], out: &mut [u8; 82]) -> Option<()> {
+pub(crate) fn encode(x: &[f32; 256], out: &mut [u8; 82]) -> Option<()> {
     let fit = CODEBOOK.fit(x)?;
     out[34..66].copy_from_slice(&fit.signs);
     out[66..74].fill(0);

@@ -39,7 +39,7 @@ const CODEBOOK: Codebook<8> = Codebook {
 };
 
 
-fn encode(x: &[f32; 256], out: &mut [u8; 74]) -> Option<()> {
+pub(crate) fn encode(x: &[f32; 256], out: &mut [u8; 74]) -> Option<()> {
     let fit = CODEBOOK.fit(x)?;
     for (k, signs) in fit.signs.iter().enumerate() {
         let w = fit.points[k] | u16::from(signs & 127) << 9;

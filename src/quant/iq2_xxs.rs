@@ -40,7 +40,7 @@ const CODEBOOK: Codebook<8> = Codebook {
 };
 
 
-fn encode(x: &[f32; 256], out: &mut [u8; 66]) -> Option<()> {
+pub(crate) fn encode(x: &[f32; 256], out: &mut [u8; 66]) -> Option<()> {
     let fit = CODEBOOK.fit(x)?;
     for k in 0..32 {
         out[2 + 8 * (k / 4) + k % 4] = fit.points[k] as u8;

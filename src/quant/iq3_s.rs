@@ -41,7 +41,7 @@ const CODEBOOK: Codebook<4> = Codebook {
 };
 
 
-fn encode(x: &[f32; 256], out: &mut [u8; 110]) -> Option<()> {
+pub(crate) fn encode(x: &[f32; 256], out: &mut [u8; 110]) -> Option<()> {
     let fit = CODEBOOK.fit(x)?;
     out[66..74].fill(0);
     for (k, p) in fit.points.iter().enumerate() {

@@ -40,7 +40,7 @@ const CODEBOOK: Codebook<4> = Codebook {
 };
 
 
-fn encode(x: &[f32; 256], out: &mut [u8; 98]) -> Option<()> {
+pub(crate) fn encode(x: &[f32; 256], out: &mut [u8; 98]) -> Option<()> {
     let fit = CODEBOOK.fit(x)?;
     for (byte, p) in out[2..66].iter_mut().zip(fit.points) {
         *byte = p as u8;

@@ -27,7 +27,7 @@ pub(crate) fn decode(b: &[u8; 18], out: &mut [f32; 32]) {
     }
 }
 
-fn encode(x: &[f32; 32], out: &mut [u8; 18]) -> Option<()> {
+pub(crate) fn encode(x: &[f32; 32], out: &mut [u8; 18]) -> Option<()> {
     let (d, levels) = search::one_scale::<Table, 32>(x)?;
     pack_nibbles(&levels.map(code), &mut out[2..]);
     put_f16(out, 0, d)

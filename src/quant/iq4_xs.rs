@@ -30,7 +30,7 @@ pub(crate) fn decode(b: &[u8; 136], out: &mut [f32; 256]) {
     }
 }
 
-fn encode(x: &[f32; 256], out: &mut [u8; 136]) -> Option<()> {
+pub(crate) fn encode(x: &[f32; 256], out: &mut [u8; 136]) -> Option<()> {
     let fit = search::symmetric::<Table, 32>(x, -32, 31)?;
     out.fill(0);
     let mut high = 0u16;

@@ -100,6 +100,26 @@ macro_rules! formats {
             }
         }
 
+        /// As the encoder of the format's table entry, inlined like [`decode_inline`] where the
+        /// encoder is a closed formula.
+        #[inline(always)]
+        pub(crate) fn encode_inline(
+            format: QuantFormat,
+            x: &[f32],
+            out: &mut [u8],
+        ) -> Result<(), usize> {
+            match format {
+                $(QuantFormat::$variant => {
+                    let (blocks, _) = x.as_chunks::<{ $module::FORMAT.block_len }>();
+                    let (outs, _) = out.as_chunks_mut::<{ $module::FORMAT.block_bytes }>();
+                    for (i, (block, out)) in blocks.iter().zip(outs).enumerate() {
+                        $module::encode(block, out).ok_or(i)?;
+                    }
+                })*
+            }
+            Ok(())
+        }
+
         impl QuantFormat {
             /// Every format, in the order of the table.
             pub const ALL: &'static [QuantFormat] = &[$(QuantFormat::$variant),*];
@@ -252,11 +272,19 @@ impl QuantFormat {
     /// [`QuantError::NonFinite`] if an element is NaN or infinite, and
     /// [`QuantError::ScaleOverflow`] if a block needs a scale beyond the range of its field.
     pub fn encode(self, x: &[f32], out: &mut [u8]) -> Result<(), QuantError> {
+        let encode = self.format().encode;
+        self.encode_by(x, out, encode)
+    }
+
+    /// [`encode`](Self::encode) by another function, which is called with what it may expect.
+    pub(crate) fn encode_by(
+        self,
+        x: &[f32],
+        out: &mut [u8],
+        encode: Option<impl FnOnce(&[f32], &mut [u8]) -> Result<(), usize>>,
+    ) -> Result<(), QuantError> {
         let format = self;
-        let encode = self
-            .format()
-            .encode
-            .ok_or(QuantError::NoEncoder { format })?;
+        let encode = encode.ok_or(QuantError::NoEncoder { format })?;
         if !x.len().is_multiple_of(self.block_len()) {
             return Err(QuantError::PartialRow {
                 format,
@@ -271,7 +299,9 @@ impl QuantFormat {
                 bytes: out.len(),
             });
         }
-        if let Some(index) = x.iter().position(|v| !v.is_finite()) {
+        // All at once, without a branch for each, and only then which.
+        let finite = x.iter().fold(true, |all, v| all & v.is_finite());
+        if !finite && let Some(index) = x.iter().position(|v| !v.is_finite()) {
             return Err(QuantError::NonFinite { format, index });
         }
         encode(x, out).map_err(|block| QuantError::ScaleOverflow { format, block })

@@ -37,7 +37,8 @@ pub(crate) fn decode(b: &[u8; 17], out: &mut [f32; 32]) {
     }
 }
 
-fn encode(x: &[f32; 32], out: &mut [u8; 17]) -> Option<()> {
+#[inline(always)]
+pub(crate) fn encode(x: &[f32; 32], out: &mut [u8; 17]) -> Option<()> {
     // floor(log2(max)) is the exponent field; 2 is the largest exponent of E2M1.
     let exponent = (abs_max(x).to_bits() >> 23) as u8;
     let e = exponent.saturating_sub(2);

@@ -42,7 +42,7 @@ pub(crate) fn decode(b: &[u8; 36], out: &mut [f32; 64]) {
 /// Largest scale code; 0x7F is no number.
 const TOP_SCALE: u8 = 0x7E;
 
-fn encode(x: &[f32; 64], out: &mut [u8; 36]) -> Option<()> {
+pub(crate) fn encode(x: &[f32; 64], out: &mut [u8; 36]) -> Option<()> {
     for (g, x) in x.as_chunks::<16>().0.iter().enumerate() {
         let max = abs_max(x);
         if max > 12.0 * half_scale(TOP_SCALE) {

@@ -22,7 +22,8 @@ pub(crate) fn decode(b: &[u8; 18], out: &mut [f32; 128]) {
     }
 }
 
-fn encode(x: &[f32; 128], out: &mut [u8; 18]) -> Option<()> {
+#[inline(always)]
+pub(crate) fn encode(x: &[f32; 128], out: &mut [u8; 18]) -> Option<()> {
     let d = x.iter().fold(0.0, |sum, v| sum + v.abs()) / 128.0;
     for (byte, x) in out[2..].iter_mut().zip(x.as_chunks::<8>().0) {
         *byte = (0..8).fold(0, |b, j| b | u8::from(x[j] >= 0.0) << j);

@@ -22,7 +22,8 @@ pub(crate) fn decode(b: &[u8; 18], out: &mut [f32; 64]) {
     }
 }
 
-fn encode(x: &[f32; 64], out: &mut [u8; 18]) -> Option<()> {
+#[inline(always)]
+pub(crate) fn encode(x: &[f32; 64], out: &mut [u8; 18]) -> Option<()> {
     let d = abs_max(x);
     let id = inverse(d);
     for (byte, x) in out[2..].iter_mut().zip(x.as_chunks::<4>().0) {

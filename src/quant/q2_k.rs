@@ -28,7 +28,7 @@ pub(crate) fn decode(b: &[u8; 84], out: &mut [f32; 256]) {
     }
 }
 
-fn encode(x: &[f32; 256], out: &mut [u8; 84]) -> Option<()> {
+pub(crate) fn encode(x: &[f32; 256], out: &mut [u8; 84]) -> Option<()> {
     let fit = search::affine::<16>(x, 3, 15)?;
     for (byte, (sc, mn)) in out.iter_mut().zip(fit.scales) {
         *byte = sc | mn << 4;

@@ -31,7 +31,7 @@ pub(crate) fn decode(b: &[u8; 110], out: &mut [f32; 256]) {
     }
 }
 
-fn encode(x: &[f32; 256], out: &mut [u8; 110]) -> Option<()> {
+pub(crate) fn encode(x: &[f32; 256], out: &mut [u8; 110]) -> Option<()> {
     let fit = search::symmetric::<Uniform<-4, 3>, 16>(x, -32, 31)?;
     out.fill(0);
     for (i, level) in fit.levels.iter().enumerate() {

@@ -21,7 +21,8 @@ pub(crate) fn decode(b: &[u8; 18], out: &mut [f32; 32]) {
     }
 }
 
-fn encode(x: &[f32; 32], out: &mut [u8; 18]) -> Option<()> {
+#[inline(always)]
+pub(crate) fn encode(x: &[f32; 32], out: &mut [u8; 18]) -> Option<()> {
     // The element of largest magnitude gets code 0, the only one with magnitude 8.
     let d = max_by_abs(x) / -8.0;
     let id = inverse(d);

@@ -21,7 +21,8 @@ pub(crate) fn decode(b: &[u8; 20], out: &mut [f32; 32]) {
     }
 }
 
-fn encode(x: &[f32; 32], out: &mut [u8; 20]) -> Option<()> {
+#[inline(always)]
+pub(crate) fn encode(x: &[f32; 32], out: &mut [u8; 20]) -> Option<()> {
     let (min, max) = min_max(x);
     let d = (max - min) / 15.0;
     let id = inverse(d);

@@ -29,7 +29,7 @@ pub(crate) fn decode(b: &[u8; 144], out: &mut [f32; 256]) {
     }
 }
 
-fn encode(x: &[f32; 256], out: &mut [u8; 144]) -> Option<()> {
+pub(crate) fn encode(x: &[f32; 256], out: &mut [u8; 144]) -> Option<()> {
     let fit = search::affine::<32>(x, 15, 63)?;
     put_scale_min_k4(&fit.scales, &mut out[4..16]);
     for (i, byte) in out[16..].iter_mut().enumerate() {

@@ -24,7 +24,8 @@ pub(crate) fn decode(b: &[u8; 22], out: &mut [f32; 32]) {
     }
 }
 
-fn encode(x: &[f32; 32], out: &mut [u8; 22]) -> Option<()> {
+#[inline(always)]
+pub(crate) fn encode(x: &[f32; 32], out: &mut [u8; 22]) -> Option<()> {
     // The element of largest magnitude gets code 0, the only one with magnitude 16.
     let d = max_by_abs(x) / -16.0;
     let id = inverse(d);

@@ -24,7 +24,8 @@ pub(crate) fn decode(b: &[u8; 24], out: &mut [f32; 32]) {
     }
 }
 
-fn encode(x: &[f32; 32], out: &mut [u8; 24]) -> Option<()> {
+#[inline(always)]
+pub(crate) fn encode(x: &[f32; 32], out: &mut [u8; 24]) -> Option<()> {
     let (min, max) = min_max(x);
     let d = (max - min) / 31.0;
     let id = inverse(d);

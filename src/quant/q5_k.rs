@@ -30,7 +30,7 @@ pub(crate) fn decode(b: &[u8; 176], out: &mut [f32; 256]) {
     }
 }
 
-fn encode(x: &[f32; 256], out: &mut [u8; 176]) -> Option<()> {
+pub(crate) fn encode(x: &[f32; 256], out: &mut [u8; 176]) -> Option<()> {
     let fit = search::affine::<32>(x, 31, 63)?;
     put_scale_min_k4(&fit.scales, &mut out[4..16]);
     for l in 0..32 {

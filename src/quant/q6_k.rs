@@ -37,7 +37,7 @@ pub(crate) fn decode(b: &[u8; 210], out: &mut [f32; 256]) {
     }
 }
 
-fn encode(x: &[f32; 256], out: &mut [u8; 210]) -> Option<()> {
+pub(crate) fn encode(x: &[f32; 256], out: &mut [u8; 210]) -> Option<()> {
     let fit = search::symmetric::<Uniform<-32, 31>, 16>(x, -128, 127)?;
     out.fill(0);
     for (i, level) in fit.levels.iter().enumerate() {

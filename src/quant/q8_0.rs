@@ -20,7 +20,8 @@ pub(crate) fn decode(b: &[u8; 34], out: &mut [f32; 32]) {
     }
 }
 
-fn encode(x: &[f32; 32], out: &mut [u8; 34]) -> Option<()> {
+#[inline(always)]
+pub(crate) fn encode(x: &[f32; 32], out: &mut [u8; 34]) -> Option<()> {
     let d = abs_max(x) / 127.0;
     let id = inverse(d);
     for (q, v) in out[2..].iter_mut().zip(x) {

@@ -20,7 +20,8 @@ pub(crate) fn decode(b: &[u8; 36], out: &mut [f32; 32]) {
     }
 }
 
-fn encode(x: &[f32; 32], out: &mut [u8; 36]) -> Option<()> {
+#[inline(always)]
+pub(crate) fn encode(x: &[f32; 32], out: &mut [u8; 36]) -> Option<()> {
     let d = abs_max(x) / 127.0;
     let id = inverse(d);
     let mut sum = 0i32;

@@ -21,7 +21,8 @@ pub(crate) fn decode(b: &[u8; 292], out: &mut [f32; 256]) {
 }
 
 /// The element of largest magnitude gets code -127, so that `d` carries its negated sign.
-fn encode(x: &[f32; 256], out: &mut [u8; 292]) -> Option<()> {
+#[inline(always)]
+pub(crate) fn encode(x: &[f32; 256], out: &mut [u8; 292]) -> Option<()> {
     out.fill(0);
     let max = max_by_abs(x);
     let inverse = -127.0 / max;

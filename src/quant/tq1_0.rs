@@ -36,7 +36,8 @@ pub(crate) fn decode(b: &[u8; 54], out: &mut [f32; 256]) {
     }
 }
 
-fn encode(x: &[f32; 256], out: &mut [u8; 54]) -> Option<()> {
+#[inline(always)]
+pub(crate) fn encode(x: &[f32; 256], out: &mut [u8; 54]) -> Option<()> {
     let d = abs_max(x);
     let id = inverse(d);
     for (run, first, digits) in RUNS {

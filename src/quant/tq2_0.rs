@@ -23,7 +23,8 @@ pub(crate) fn decode(b: &[u8; 66], out: &mut [f32; 256]) {
     }
 }
 
-fn encode(x: &[f32; 256], out: &mut [u8; 66]) -> Option<()> {
+#[inline(always)]
+pub(crate) fn encode(x: &[f32; 256], out: &mut [u8; 66]) -> Option<()> {
     let d = abs_max(x);
     let id = inverse(d);
     for (i, byte) in out[..64].iter_mut().enumerate() {

@@ -1,7 +1,10 @@
 //! Rows of numbers to and from f32.
 
 use super::isa::{Isa, Level, multiversion};
-use crate::{element::DType, quant::QuantFormat};
+use crate::{
+    element::DType,
+    quant::{QuantError, QuantFormat},
+};
 use half::{bf16, f16, slice::HalfFloatSliceExt};
 use std::sync::LazyLock;
 
@@ -140,6 +143,25 @@ pub(crate) fn decode(format: QuantFormat, bytes: &[u8], out: &mut [f32]) {
         _ => *NATIVE,
     };
     decode_for(isa, format, bytes, out);
+}
+
+#[inline(always)]
+fn encode_body<const FMA: bool>(
+    format: QuantFormat,
+    x: &[f32],
+    out: &mut [u8],
+) -> Result<(), usize> {
+    crate::quant::encode_inline(format, x, out)
+}
+multiversion! {
+    /// Whole blocks of finite numbers, compiled for the instruction sets of `isa`.
+    fn encode_for = encode_body(format: QuantFormat, x: &[f32], out: &mut [u8]) -> Result<(), usize>
+}
+
+/// [`QuantFormat::encode`], with the same bytes on every instruction set.
+pub(crate) fn encode(format: QuantFormat, x: &[f32], out: &mut [u8]) -> Result<(), QuantError> {
+    let run = |x: &[f32], out: &mut [u8]| encode_for(*NATIVE, format, x, out);
+    format.encode_by(x, out, format.can_encode().then_some(run))
 }
 
 /// Copies to memory that is not read soon, past the caches where the processor can.
@@ -330,6 +352,87 @@ fn saturating(v: f32, mantissa: u32, bias: i32, largest: u8) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_instruction_set_decodes_to_the_bits_of_the_formats() {
+        let mut seed = 1u32;
+        for &format in QuantFormat::ALL {
+            let blocks = 37;
+            let bytes: Vec<u8> = (0..blocks * format.block_bytes())
+                .map(|_| {
+                    seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    (seed >> 24) as u8
+                })
+                .collect();
+            let mut want = vec![0.0; blocks * format.block_len()];
+            format.decode(&bytes, &mut want).unwrap();
+            let same = |got: &[f32]| {
+                let mut pairs = got.iter().zip(&want);
+                pairs.all(|(a, b)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan())
+            };
+            let mut got = vec![0.0; want.len()];
+            for level in [Level::Portable, Level::Avx2, Level::Avx512] {
+                got.fill(1.0);
+                decode_for(NATIVE.masked(level), format, &bytes, &mut got);
+                assert!(same(&got), "{} at {level:?}", format.name());
+            }
+            got.fill(1.0);
+            decode(format, &bytes, &mut got);
+            assert!(same(&got), "{}", format.name());
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_encodes_to_the_same_bytes() {
+        let mut seed = 7u32;
+        for &format in QuantFormat::ALL {
+            // Those that search take their time, and are not compiled anew.
+            let blocks = 3;
+            let x: Vec<f32> = (0..blocks * format.block_len())
+                .map(|i| {
+                    seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    // Zeros, ties and a block of zeros among them.
+                    let v = (seed >> 20) as f32 / 256.0 - 8.0;
+                    if i / format.block_len() == 1 { 0.0 } else { v }
+                })
+                .collect();
+            let mut want = vec![0; blocks * format.block_bytes()];
+            format.encode(&x, &mut want).unwrap();
+            for level in [Level::Portable, Level::Avx2, Level::Avx512] {
+                let mut got = vec![0xaa; want.len()];
+                encode_for(NATIVE.masked(level), format, &x, &mut got).unwrap();
+                assert_eq!(got, want, "{} at {level:?}", format.name());
+            }
+            let mut bad = x.clone();
+            bad[format.block_len() + 1] = f32::NAN;
+            assert_eq!(
+                encode(format, &bad, &mut want),
+                format.encode(&bad, &mut vec![0; want.len()]),
+            );
+        }
+    }
+
+    #[test]
+    fn streamed_bytes_arrive_and_no_others() {
+        let from: Vec<u8> = (0..300).map(|i| i as u8 | 1).collect();
+        for (start, n) in [
+            (0, 0),
+            (1, 7),
+            (2, 31),
+            (3, 64),
+            (32, 96),
+            (33, 250),
+            (40, 256),
+        ] {
+            let mut to = vec![0u8; 320];
+            // SAFETY: the bytes are inside `to`.
+            unsafe { stream(&from[..n], to.as_mut_ptr().add(start)) };
+            stream_end();
+            assert!(to[..start].iter().all(|&b| b == 0));
+            assert_eq!(to[start..start + n], from[..n]);
+            assert!(to[start + n..].iter().all(|&b| b == 0));
+        }
+    }
 
     #[test]
     fn bf16_matches_half() {

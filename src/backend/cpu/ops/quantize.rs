@@ -100,7 +100,9 @@ pub(super) unsafe fn dequantize(ctx: &Ctx, op: &Op<Tensor>) -> Result<()> {
 pub(super) unsafe fn encode(format: QuantFormat, x: &[f32], to: *mut u8) -> Result<(), QuantError> {
     let bytes = x.len() / format.block_len() * format.block_bytes();
     // SAFETY: the caller's condition.
-    format.encode(x, unsafe { std::slice::from_raw_parts_mut(to, bytes) })
+    convert::encode(format, x, unsafe {
+        std::slice::from_raw_parts_mut(to, bytes)
+    })
 }
 
 pub(super) unsafe fn quantize(ctx: &Ctx, op: &Op<Tensor>) -> Result<()> {
