@@ -234,4 +234,12 @@ mod tests {
         assert_eq!(parse(" AVX2").unwrap(), Level::Avx2);
         assert!(parse("sse9").unwrap_err().to_string().contains("portable"));
     }
+
+    #[test]
+    fn the_machine_is_the_one_that_was_asked_for() {
+        // An emulated one is; see `.ci/neon`.
+        if let Ok(words) = std::env::var("GRISTMILL_EXPECT_ISA") {
+            assert_eq!(Isa::detect().words().join(","), words);
+        }
+    }
 }

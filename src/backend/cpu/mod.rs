@@ -22,6 +22,7 @@ mod view;
 
 pub use isa::{ISA_VAR, Level};
 #[cfg(target_arch = "x86_64")]
+#[allow(unused_imports)]
 use simd as x86;
 
 use crate::{

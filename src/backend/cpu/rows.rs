@@ -40,16 +40,16 @@ pub(crate) type Row = backend::Row<Env, Run>;
 
 /// Every kernel; within one op best first, portable last.
 const TABLES: &[&[Row]] = &[
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     matmul::packed::ROWS,
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     matmul::dense::ROWS,
-    #[cfg(target_arch = "x86_64")]
-    matmul::x86::ROWS,
-    #[cfg(target_arch = "x86_64")]
-    attention::x86::ROWS,
-    #[cfg(target_arch = "x86_64")]
-    ops::conv_x86::ROWS,
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    matmul::simd::ROWS,
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    attention::simd::ROWS,
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    ops::conv_simd::ROWS,
     matmul::ROWS,
     attention::ROWS,
     ops::ROWS,
@@ -60,6 +60,18 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Row> {
     TABLES.iter().copied().flatten()
 }
 
+/// The ceilings that make a difference on this architecture, SIMD kernels included.
+#[cfg(all(test, feature = "conformance"))]
+pub(super) const LEVELS: &[super::Level] = if cfg!(target_arch = "aarch64") {
+    &[
+        super::Level::Neon,
+        super::Level::Dotprod,
+        super::Level::Avx512,
+    ]
+} else {
+    &[super::Level::Avx2, super::Level::Avx512]
+};
+
 /// The report of `cases` on every SIMD row of the CPU cut down to `level`, and what it can do.
 #[cfg(all(test, feature = "conformance"))]
 pub(super) fn run_simd_rows(
@@ -69,7 +81,12 @@ pub(super) fn run_simd_rows(
     use crate::conformance::{Expect, Filter, Tier, run_cases};
     let options = crate::OpenOptions { threads: Some(2) };
     let device = super::device_at(level, &options).unwrap();
-    let filter = Filter::new(Tier::Full).kernel("*-avx*");
+    let simd = if cfg!(target_arch = "aarch64") {
+        "*-neon*"
+    } else {
+        "*-avx*"
+    };
+    let filter = Filter::new(Tier::Full).kernel(simd);
     let run = async { run_cases(&device, cases, &filter, &Expect::default(), &mut |_| {}).await };
     let report = pollster::block_on(run).unwrap();
     assert!(report.is_success(), "{level:?}\n{}", report.text());

@@ -2,8 +2,8 @@
 
 mod portable;
 pub(crate) mod seqs;
-#[cfg(target_arch = "x86_64")]
-pub(crate) mod x86;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(crate) mod simd;
 
 use super::rows::Row;
 use crate::{device::KernelId, op::OpKind};

@@ -1,16 +1,19 @@
 //! MatMul, MatMulMany and GroupedMatMul.
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(crate) mod dense;
 pub(crate) mod epilogue;
 mod mixed;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(crate) mod packed;
 mod portable;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(crate) mod simd;
 pub(crate) mod tile;
-#[cfg(target_arch = "x86_64")]
-pub(crate) mod x86;
 
+#[cfg(target_arch = "x86_64")]
+#[allow(unused_imports)]
+pub(crate) use self::simd as x86;
 use super::rows::{Ctx, Row};
 use crate::{
     device::{KernelId, Packed},
@@ -52,11 +55,11 @@ pub(crate) const ROWS: &[Row] = &[
 /// holds exactly the contiguous `w`.
 pub(crate) fn prepack(ctx: &Ctx, w: &TensorDesc, host: &[u8]) -> Result<Option<Packed>> {
     match w.element {
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
         Element::Quant(_) => packed::prepack(ctx, w, host),
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
         Element::Plain(_) => dense::prepack(ctx, w, host),
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         Element::Quant(_) | Element::Plain(_) => {
             let _ = (ctx, host);
             Ok(None)

@@ -1,8 +1,8 @@
 //! The ops that move or touch each number once, and convolution.
 
 mod conv;
-#[cfg(target_arch = "x86_64")]
-pub(super) mod conv_x86;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(super) mod conv_simd;
 mod copy;
 mod elementwise;
 mod gather;

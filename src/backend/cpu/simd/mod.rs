@@ -8,6 +8,7 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+pub(crate) mod cells;
 pub(crate) mod math;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -16,8 +17,17 @@ mod neon;
 pub(crate) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::Avx512;
+#[cfg(all(test, target_arch = "aarch64"))]
+use neon::Usdot;
 #[cfg(target_arch = "aarch64")]
-pub(crate) use neon::{Neon, Sdot, Usdot, Widening};
+pub(crate) use neon::{Dots, Neon, Sdot, Widening};
+
+/// Eight lanes that every CPU with SIMD kernels has: what data is rearranged with.
+#[cfg(target_arch = "x86_64")]
+pub(crate) type Eight = Avx2;
+/// Eight lanes that every CPU with SIMD kernels has: what data is rearranged with.
+#[cfg(target_arch = "aarch64")]
+pub(crate) type Eight = Neon;
 
 use half::{bf16, f16};
 
@@ -34,6 +44,7 @@ pub(crate) trait Simd: Copy + 'static {
     /// signed weights go through [`Simd::dot_signed`].
     const DOT_U8: bool;
     /// Rows of the int8 tile that fit the register file.
+    #[cfg(target_arch = "x86_64")]
     const Q8_ROWS: usize;
     /// f32 lanes.
     type F: Copy;

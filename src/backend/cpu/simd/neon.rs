@@ -18,10 +18,18 @@ type I = [int32x4_t; 2];
 pub(crate) trait Dots: Copy + 'static {
     /// [`Simd::DOT_U8`].
     const U8: bool;
+    /// True with CPU feature `dotprod`.
+    const SDOT: bool;
     /// [`Simd::dot`] of one register.
     unsafe fn dot(acc: int32x4_t, w: int32x4_t, x: int32x4_t) -> int32x4_t;
     /// [`Simd::dot_signed`] of one register.
     unsafe fn dot_signed(acc: int32x4_t, w: int32x4_t, x: int32x4_t) -> int32x4_t;
+    /// [`Dots::dot_signed`] for every signed byte, -128 too.
+    #[inline(always)]
+    unsafe fn dot_any(acc: int32x4_t, w: int32x4_t, x: int32x4_t) -> int32x4_t {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { Self::dot_signed(acc, w, x) }
+    }
 }
 
 /// Products of 16 bits that are added in pairs: any AArch64.
@@ -36,6 +44,7 @@ pub(crate) struct Usdot;
 
 impl Dots for Widening {
     const U8: bool = false;
+    const SDOT: bool = false;
     #[inline(always)]
     unsafe fn dot(acc: int32x4_t, w: int32x4_t, x: int32x4_t) -> int32x4_t {
         // SAFETY: the caller's contract is the callee's.
@@ -48,7 +57,30 @@ impl Dots for Widening {
             let (w, x) = (vreinterpretq_s8_s32(w), vreinterpretq_s8_s32(x));
             let low = vmull_s8(vget_low_s8(w), vget_low_s8(x));
             let high = vmull_high_s8(w, x);
-            vpadalq_s16(acc, vpaddq_s16(low, high))
+            let mut pairs = low;
+            // As an instruction: of the intrinsic the compiler makes three.
+            asm!(
+                "addp {r:v}.8h, {r:v}.8h, {h:v}.8h",
+                r = inout(vreg) pairs, h = in(vreg) high,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+            vpadalq_s16(acc, pairs)
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot_any(acc: int32x4_t, w: int32x4_t, x: int32x4_t) -> int32x4_t {
+        // SAFETY: no memory is touched. A product is at most 2^14.
+        unsafe {
+            let (w, x) = (vreinterpretq_s8_s32(w), vreinterpretq_s8_s32(x));
+            let low = vpaddlq_s16(vmull_s8(vget_low_s8(w), vget_low_s8(x)));
+            let high = vpaddlq_s16(vmull_high_s8(w, x));
+            let mut fours = low;
+            asm!(
+                "addp {r:v}.4s, {r:v}.4s, {h:v}.4s",
+                r = inout(vreg) fours, h = in(vreg) high,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+            vaddq_s32(acc, fours)
         }
     }
 }
@@ -70,6 +102,7 @@ unsafe fn sdot(acc: int32x4_t, w: int32x4_t, x: int32x4_t) -> int32x4_t {
 
 impl Dots for Sdot {
     const U8: bool = false;
+    const SDOT: bool = true;
     #[inline(always)]
     unsafe fn dot(acc: int32x4_t, w: int32x4_t, x: int32x4_t) -> int32x4_t {
         // SAFETY: the caller's contract is the callee's.
@@ -84,6 +117,7 @@ impl Dots for Sdot {
 
 impl Dots for Usdot {
     const U8: bool = true;
+    const SDOT: bool = true;
     #[inline(always)]
     unsafe fn dot(acc: int32x4_t, w: int32x4_t, x: int32x4_t) -> int32x4_t {
         let mut r = acc;
@@ -249,7 +283,6 @@ unsafe fn round_bf16(v: float32x4_t) -> uint32x4_t {
 impl<D: Dots> Simd for Neon<D> {
     const LANES: usize = 8;
     const DOT_U8: bool = D::U8;
-    const Q8_ROWS: usize = 4;
     type F = F;
     type I = I;
 

@@ -411,3 +411,98 @@ fn byte_products_are_exact() {
     }
     on_each_set!(check);
 }
+
+#[test]
+fn cells_move_as_their_names_say() {
+    let isa = Isa::detect();
+    if !(isa.avx2 || isa.neon) {
+        return;
+    }
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma,f16c"))]
+    #[cfg_attr(target_arch = "aarch64", target_feature(enable = "neon"))]
+    unsafe fn check() {
+        let words: Vec<u32> = (0..64u32).map(|i| i.wrapping_mul(0x9e37_79b9)).collect();
+        let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_ne_bytes()).collect();
+        let out = |v: cells::Cells| {
+            let mut out = [0u32; 8];
+            // SAFETY: eight words; the caller saw the features.
+            unsafe { cells::store(out.as_mut_ptr(), v) };
+            out
+        };
+        // SAFETY: 32 bytes at each place; the caller saw the features.
+        unsafe {
+            let mut rows = [cells::zero(); 8];
+            for i in 0..8 {
+                rows[i] = cells::load(bytes.as_ptr().add(32 * i));
+            }
+            let turned = cells::transpose8(rows);
+            for i in 0..8 {
+                let want: [u32; 8] = std::array::from_fn(|j| words[8 * j + i]);
+                assert_eq!(out(turned[i]), want);
+            }
+            let first = rows[0];
+            let at = |n: usize| std::array::from_fn(|i| if i < n { words[i] } else { 0 });
+            assert_eq!(out(cells::load_half(bytes.as_ptr())), at(4));
+            assert_eq!(out(cells::load_quarter(bytes.as_ptr())), at(2));
+            let want = std::array::from_fn(|i| u32::from(bytes[i]));
+            assert_eq!(out(cells::from_u8(first)), want);
+            let half = |i: usize| u32::from(u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]));
+            assert_eq!(out(cells::from_u16(first)), std::array::from_fn(half));
+            for bits in [0, 8, 24] {
+                let v = cells::or(cells::shl(first, bits), rows[1]);
+                let want = std::array::from_fn(|i| words[i] << bits | words[8 + i]);
+                assert_eq!(out(v), want);
+            }
+            let floats: Vec<f32> = (0..8).map(|i| i as f32 - 3.5).collect();
+            let v = cells::of_f32(Eight::load(floats.as_ptr()));
+            assert_eq!(out(v), std::array::from_fn(|i| floats[i].to_bits()));
+        }
+    }
+    // SAFETY: the instruction sets were detected.
+    unsafe { check() };
+}
+
+#[cfg(target_arch = "aarch64")]
+#[test]
+fn any_signed_bytes_multiply_exactly() {
+    fn check(dot: impl Fn(&[i8; 16], &[i8; 16]) -> [i32; 4]) {
+        for (w, x) in [(-128i8, -128i8), (-128, 127), (127, -128), (3, -128)] {
+            let (mut ws, mut xs) = ([w; 16], [x; 16]);
+            (ws[5], xs[9]) = (1, -1);
+            let want: [i32; 4] = std::array::from_fn(|lane| {
+                (4 * lane..4 * lane + 4)
+                    .map(|i| i32::from(ws[i]) * i32::from(xs[i]))
+                    .sum()
+            });
+            assert_eq!(dot(&ws, &xs), want);
+        }
+    }
+    use std::arch::aarch64::*;
+    macro_rules! dot {
+        ($d:ty, $features:literal) => {{
+            #[target_feature(enable = $features)]
+            unsafe fn dot(w: &[i8; 16], x: &[i8; 16]) -> [i32; 4] {
+                let mut out = [0; 4];
+                // SAFETY: 16 bytes at each place; the caller saw the features.
+                unsafe {
+                    let (w, x) = (vld1q_s8(w.as_ptr()), vld1q_s8(x.as_ptr()));
+                    let (w, x) = (vreinterpretq_s32_s8(w), vreinterpretq_s32_s8(x));
+                    vst1q_s32(out.as_mut_ptr(), <$d>::dot_any(vdupq_n_s32(0), w, x));
+                }
+                out
+            }
+            // SAFETY: called only where the features were detected.
+            check(|w, x| unsafe { dot(w, x) });
+        }};
+    }
+    let isa = Isa::detect();
+    if isa.neon {
+        dot!(Widening, "neon");
+    }
+    if isa.dotprod {
+        dot!(Sdot, "neon,dotprod");
+    }
+    if isa.i8mm {
+        dot!(Usdot, "neon,dotprod,i8mm");
+    }
+}

@@ -1,15 +1,14 @@
 //! Rows of x as lines of words that tiles read one word at a time.
 
 use super::tile::LINE;
-use crate::backend::cpu::x86::{Avx2, Avx512, Elem, Simd};
-use half::{bf16, f16};
-use std::arch::x86_64::*;
+use crate::backend::cpu::simd::{Eight, Elem, Simd};
+use half::bf16;
 
 /// How numbers of x become words.
 ///
 /// # Safety
-/// Pointers lead to the numbers that are asked for, and to a line; the CPU has the features that
-/// the implementing type names, AVX2, FMA and F16C.
+/// Pointers lead to the numbers that are asked for, and to a line; the CPU has the features of
+/// [`Eight`] and those of the kernel that the lines are for.
 pub(super) trait Line: Copy + 'static {
     /// Type of a number.
     type T: Copy;
@@ -22,15 +21,12 @@ pub(super) trait Line: Copy + 'static {
 /// f32 from floats.
 #[derive(Clone, Copy)]
 pub(super) struct Wide<T>(std::marker::PhantomData<T>);
-/// Pairs of bf16 from floats; AVX-512 with BF16.
+/// Pairs of bf16 from floats.
 #[derive(Clone, Copy)]
 pub(super) struct Pairs<T>(std::marker::PhantomData<T>);
-/// Four i8 plus 128.
+/// Four i8, their bits flipped where `FLIP` has ones.
 #[derive(Clone, Copy)]
-pub(super) struct Quads;
-/// Pairs of i16 from i8.
-#[derive(Clone, Copy)]
-pub(super) struct Shorts;
+pub(super) struct Quads<const FLIP: u8>;
 
 impl<T: Elem> Line for Wide<T> {
     type T = T;
@@ -42,55 +38,17 @@ impl<T: Elem> Line for Wide<T> {
         unsafe {
             for i in (0..LINE).step_by(8) {
                 let v = if n >= i + 8 {
-                    T::load::<Avx2>(p.add(i))
+                    T::load::<Eight>(p.add(i))
                 } else if n > i {
-                    T::load_n::<Avx2>(p.add(i), n - i)
+                    T::load_n::<Eight>(p.add(i), n - i)
                 } else {
-                    Avx2::zero()
+                    Eight::zero()
                 };
-                Avx2::store(out.add(i), v);
+                Eight::store(out.add(i), v);
             }
         }
     }
 }
-
-/// `n` numbers as f32, of 16 at most, zeros beyond them.
-///
-/// # Safety
-/// They exist; the CPU has AVX-512.
-#[inline(always)]
-unsafe fn wide16<T: Elem>(p: *const T, n: usize) -> __m512 {
-    // SAFETY: the caller's contract.
-    unsafe {
-        match n {
-            0 => Avx512::zero(),
-            16 => T::load::<Avx512>(p),
-            _ => T::load_n::<Avx512>(p, n),
-        }
-    }
-}
-
-macro_rules! pairs {
-    ($t:ty) => {
-        impl Line for Pairs<$t> {
-            type T = $t;
-            const K: usize = 2;
-            #[inline(always)]
-            unsafe fn line(p: *const $t, n: usize, out: *mut u32) {
-                // SAFETY: n numbers, and a line; both types are 64 bytes of any content.
-                unsafe {
-                    let low = wide16(p, n.min(16));
-                    let high = wide16(p.wrapping_add(16), n.saturating_sub(16));
-                    let v = _mm512_cvtne2ps_pbh(high, low);
-                    let v = std::mem::transmute::<__m512bh, __m512i>(v);
-                    _mm512_storeu_si512(out.cast(), v);
-                }
-            }
-        }
-    };
-}
-pairs!(f32);
-pairs!(f16);
 
 impl Line for Pairs<bf16> {
     type T = bf16;
@@ -107,7 +65,7 @@ impl Line for Pairs<bf16> {
     }
 }
 
-impl Line for Quads {
+impl<const FLIP: u8> Line for Quads<FLIP> {
     type T = i8;
     const K: usize = 4;
     #[inline(always)]
@@ -117,28 +75,10 @@ impl Line for Quads {
             let out = out.cast::<u8>();
             if n < 4 * LINE {
                 // Zeros of x; what they meet in the panel is zero too.
-                out.write_bytes(0x80, 4 * LINE);
+                out.write_bytes(FLIP, 4 * LINE);
             }
             for i in 0..n {
-                *out.add(i) = *p.add(i).cast::<u8>() ^ 0x80;
-            }
-        }
-    }
-}
-
-impl Line for Shorts {
-    type T = i8;
-    const K: usize = 2;
-    #[inline(always)]
-    unsafe fn line(p: *const i8, n: usize, out: *mut u32) {
-        // SAFETY: n numbers, and a line.
-        unsafe {
-            let out = out.cast::<i16>();
-            if n < 2 * LINE {
-                out.write_bytes(0, 2 * LINE);
-            }
-            for i in 0..n {
-                *out.add(i) = i16::from(*p.add(i));
+                *out.add(i) = *p.add(i).cast::<u8>() ^ FLIP;
             }
         }
     }

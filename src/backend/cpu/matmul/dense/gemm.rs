@@ -6,7 +6,7 @@ use super::{
     panel::Matrix,
     tile::Fetch,
 };
-use crate::backend::cpu::{matmul::x86::epilogue::Output, pool::Pool, x86::Scratch};
+use crate::backend::cpu::{matmul::simd::epilogue::Output, pool::Pool, simd::Scratch};
 use rustc_hash::FxHashMap;
 use std::{
     cell::RefCell,

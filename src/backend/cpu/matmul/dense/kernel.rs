@@ -1,17 +1,14 @@
 //! The instantiations: one set of entry points per unit, each compiled for its instruction sets.
 
 use super::{
-    acts::{self, Line},
-    panel::{self, Matrix, Words},
+    panel::{self, Matrix},
     tile::{self, Fetch, Tile},
-    unit::{Bf16, Bf16Dot, F16, F32, I8Dot, I16Dot, Unit},
+    unit::Unit,
 };
 use crate::DType;
-use crate::backend::cpu::{
-    matmul::x86::epilogue::Output,
-    x86::{Avx2, Avx512, Simd},
-};
-use half::{bf16, f16};
+use crate::backend::cpu::{matmul::simd::epilogue::Output, simd::Simd};
+
+pub(super) use super::arch::{Tier, fill, lines, select};
 
 /// A block of k of some rows by a panel or two.
 #[derive(Clone, Copy)]
@@ -54,9 +51,9 @@ pub(super) struct Done<'a> {
     pub plain: bool,
 }
 
-type Tiles = unsafe fn(Block<'_>);
+pub(super) type Tiles = unsafe fn(Block<'_>);
 pub(super) type Fill = unsafe fn(Matrix, usize, usize, usize, usize, *mut u32, usize, usize);
-type Zeros = unsafe fn(*const u8, usize, *mut f32);
+pub(super) type Zeros = unsafe fn(*const u8, usize, *mut f32);
 pub(super) type Lines = unsafe fn(*const u8, &[usize], usize, *mut u32);
 
 /// Products of one unit.
@@ -92,7 +89,7 @@ pub(super) struct Kernel {
 /// # Safety
 /// The block leads to what it says; the CPU has the features of `U`.
 #[inline(always)]
-unsafe fn block<U: Unit>(b: Block<'_>) {
+pub(super) unsafe fn block<U: Unit>(b: Block<'_>) {
     let (ld, width) = (b.ld, if b.two { 2 } else { 1 } * tile::columns::<U>());
     let mut fetch = b.fetch;
     // SAFETY: rows m0.. of the block.
@@ -165,7 +162,7 @@ unsafe fn finish<U: Unit>(
     }
 }
 
-const fn kernel<U: Unit>(tiles: Tiles, zeros: Option<Zeros>) -> Kernel {
+pub(super) const fn kernel<U: Unit>(tiles: Tiles, zeros: Option<Zeros>) -> Kernel {
     Kernel {
         columns: tile::columns::<U>(),
         most: [tile::most_rows::<U>(), tile::most_rows_of_two::<U>()],
@@ -178,6 +175,17 @@ const fn kernel<U: Unit>(tiles: Tiles, zeros: Option<Zeros>) -> Kernel {
         zeros,
         wide: None,
     }
+}
+
+/// What is multiplied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Math {
+    /// f32 by anything that becomes f32.
+    F32,
+    /// bf16 by bf16, sums in f32.
+    Bf16,
+    /// i8 by i8, exact.
+    I8,
 }
 
 /// Tiles compiled for one list of CPU features.
@@ -202,136 +210,4 @@ macro_rules! tiles {
         }
     };
 }
-tiles!(
-    tiles_avx512,
-    widen_avx512,
-    "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"
-);
-tiles!(
-    tiles_bf16,
-    "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c"
-);
-tiles!(
-    tiles_vnni,
-    "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c"
-);
-tiles!(tiles_avx2, widen_avx2, "avx2,fma,f16c");
-
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn zeros_vnni<U: Unit>(panel: *const u8, steps: usize, sums: *mut f32) {
-    // SAFETY: the caller's contract is the callee's.
-    unsafe { panel::add_zeros::<U>(panel, steps, sums) }
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn fill_avx2<W: Words>(
-    w: Matrix,
-    n0: usize,
-    n: usize,
-    k0: usize,
-    len: usize,
-    out: *mut u32,
-    columns: usize,
-    step: usize,
-) {
-    // SAFETY: the caller's contract is the callee's.
-    unsafe { panel::fill::<W>(w, n0, n, k0, len, out, columns, step) }
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn lines_avx2<L: Line>(x: *const u8, rows: &[usize], k: usize, out: *mut u32) {
-    // SAFETY: the caller's contract is the callee's.
-    unsafe { acts::fill::<L>(x, rows, k, out) }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
-unsafe fn lines_bf16<L: Line>(x: *const u8, rows: &[usize], k: usize, out: *mut u32) {
-    // SAFETY: the caller's contract is the callee's.
-    unsafe { acts::fill::<L>(x, rows, k, out) }
-}
-
-/// What is multiplied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Math {
-    /// f32 by anything that becomes f32.
-    F32,
-    /// bf16 by bf16, sums in f32.
-    Bf16,
-    /// i8 by i8, exact.
-    I8,
-}
-
-/// Instruction sets of a kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tier {
-    Avx2,
-    Avx512,
-}
-
-static F32_AVX512: Kernel = kernel::<F32<Avx512>>(tiles_avx512::<F32<Avx512>>, None);
-static F16_AVX512: Kernel = Kernel {
-    wide: Some((&F32_AVX512, widen_avx512::<F16<Avx512>>)),
-    ..kernel::<F16<Avx512>>(tiles_avx512::<F16<Avx512>>, None)
-};
-static BF16_AVX512: Kernel = Kernel {
-    wide: Some((&F32_AVX512, widen_avx512::<Bf16<Avx512>>)),
-    ..kernel::<Bf16<Avx512>>(tiles_avx512::<Bf16<Avx512>>, None)
-};
-static BF16_DOT: Kernel = kernel::<Bf16Dot>(tiles_bf16::<Bf16Dot>, None);
-static I8_DOT: Kernel = kernel::<I8Dot>(tiles_vnni::<I8Dot>, Some(zeros_vnni::<I8Dot>));
-static F32_AVX2: Kernel = kernel::<F32<Avx2>>(tiles_avx2::<F32<Avx2>>, None);
-static F16_AVX2: Kernel = Kernel {
-    wide: Some((&F32_AVX2, widen_avx2::<F16<Avx2>>)),
-    ..kernel::<F16<Avx2>>(tiles_avx2::<F16<Avx2>>, None)
-};
-static BF16_AVX2: Kernel = Kernel {
-    wide: Some((&F32_AVX2, widen_avx2::<Bf16<Avx2>>)),
-    ..kernel::<Bf16<Avx2>>(tiles_avx2::<Bf16<Avx2>>, None)
-};
-static I16_AVX2: Kernel = kernel::<I16Dot>(tiles_avx2::<I16Dot>, None);
-
-/// The kernel for weights of type `w`; floats of other types than f32 become f32 when a panel is
-/// filled, and in the tile when it was packed.
-pub(super) fn select(tier: Tier, math: Math, w: DType, packed: bool) -> Option<&'static Kernel> {
-    use Tier::{Avx2, Avx512};
-    Some(match (tier, math, w, packed) {
-        (Avx512, Math::F32, DType::F16, true) => &F16_AVX512,
-        (Avx512, Math::F32, DType::BF16, true) => &BF16_AVX512,
-        (Avx512, Math::F32, DType::F32 | DType::F16 | DType::BF16, _) => &F32_AVX512,
-        (Avx512, Math::Bf16, DType::BF16, _) => &BF16_DOT,
-        (Avx512, Math::I8, DType::I8, _) => &I8_DOT,
-        (Avx2, Math::F32, DType::F16, true) => &F16_AVX2,
-        (Avx2, Math::F32, DType::BF16, true) => &BF16_AVX2,
-        (Avx2, Math::F32, DType::F32 | DType::F16 | DType::BF16, _) => &F32_AVX2,
-        (Avx2, Math::I8, DType::I8, _) => &I16_AVX2,
-        _ => return None,
-    })
-}
-
-/// Fills panels of a kernel that [`select`] gives for weights that are not packed.
-pub(super) fn fill(tier: Tier, math: Math, w: DType) -> Option<Fill> {
-    Some(match (math, w) {
-        (Math::F32, DType::F32) => fill_avx2::<panel::Wide<f32>>,
-        (Math::F32, DType::F16) => fill_avx2::<panel::Wide<f16>>,
-        (Math::F32, DType::BF16) => fill_avx2::<panel::Wide<bf16>>,
-        (Math::Bf16, DType::BF16) => fill_avx2::<panel::Pairs>,
-        (Math::I8, DType::I8) if tier == Tier::Avx512 => fill_avx2::<panel::Quads>,
-        (Math::I8, DType::I8) => fill_avx2::<panel::Shorts>,
-        _ => return None,
-    })
-}
-
-/// Makes lines of x.
-pub(super) fn lines(tier: Tier, math: Math, x: DType) -> Option<Lines> {
-    Some(match (math, x) {
-        (Math::F32, DType::F32) => lines_avx2::<acts::Wide<f32>>,
-        (Math::F32, DType::F16) => lines_avx2::<acts::Wide<f16>>,
-        (Math::F32, DType::BF16) => lines_avx2::<acts::Wide<bf16>>,
-        (Math::Bf16, DType::F32) => lines_bf16::<acts::Pairs<f32>>,
-        (Math::Bf16, DType::F16) => lines_bf16::<acts::Pairs<f16>>,
-        (Math::Bf16, DType::BF16) => lines_bf16::<acts::Pairs<bf16>>,
-        (Math::I8, DType::I8) if tier == Tier::Avx512 => lines_avx2::<acts::Quads>,
-        (Math::I8, DType::I8) => lines_avx2::<acts::Shorts>,
-        _ => return None,
-    })
-}
+pub(super) use tiles;

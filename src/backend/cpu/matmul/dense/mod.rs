@@ -1,4 +1,4 @@
-//! Products of plain weights for AVX2 and AVX-512: f32, f16, bf16 and i8, from rows, from columns
+//! Products of plain weights for AVX2, AVX-512 and NEON: f32, f16, bf16 and i8, from rows, from columns
 //! or packed into panels.
 //!
 //! A panel holds a few columns of y along k, so that one word of x meets a vector of columns.
@@ -14,6 +14,16 @@ mod panel;
 mod rows;
 mod tile;
 mod unit;
+
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+#[cfg(target_arch = "aarch64")]
+use neon as arch;
+#[cfg(target_arch = "x86_64")]
+use x86 as arch;
 
 pub(in crate::backend::cpu) use pack::prepack;
 pub(crate) use rows::ROWS;

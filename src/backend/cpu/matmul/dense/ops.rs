@@ -10,7 +10,7 @@ use crate::backend::cpu::{
     matmul::{
         epilogue::Finish,
         portable,
-        x86::epilogue::{Floats, Matrix as Floats2, Output},
+        simd::epilogue::{Floats, Matrix as Floats2, Output},
     },
     rows::Ctx,
     view::{self, Dst, Src},

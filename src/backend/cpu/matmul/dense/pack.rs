@@ -1,60 +1,17 @@
 //! Weights packed into panels when they are loaded.
 
-use super::kernel::{self, Kernel, Math, Tier};
-use super::panel::Matrix;
+use super::{
+    arch::{TAGS, tier},
+    kernel::{self, Kernel, Math, Tier},
+    panel::Matrix,
+};
 use crate::backend::cpu::{
-    isa::Isa,
     memory::Filled,
     rows::Ctx,
-    x86::{Avx2, Scratch, Shared, Simd},
+    simd::{Eight, Scratch, Shared, Simd},
 };
 use crate::{DType, TensorDesc, device::Packed, error::Result, op::PackTag};
 use std::{cell::RefCell, sync::Arc};
-
-/// The layouts: `[panels][steps][columns]`, i8 of AVX-512 with 128 times the sums of the columns
-/// after each panel.
-const TAGS: [(Tier, DType, PackTag); 8] = [
-    (
-        Tier::Avx512,
-        DType::F32,
-        PackTag::new("cpu", "dense f32 x 32", 1),
-    ),
-    (
-        Tier::Avx512,
-        DType::F16,
-        PackTag::new("cpu", "dense f16 x 32", 1),
-    ),
-    (
-        Tier::Avx512,
-        DType::BF16,
-        PackTag::new("cpu", "dense bf16 pairs x 32", 1),
-    ),
-    (
-        Tier::Avx512,
-        DType::I8,
-        PackTag::new("cpu", "dense i8 quads x 32", 1),
-    ),
-    (
-        Tier::Avx2,
-        DType::F32,
-        PackTag::new("cpu", "dense f32 x 16", 1),
-    ),
-    (
-        Tier::Avx2,
-        DType::F16,
-        PackTag::new("cpu", "dense f16 x 16", 1),
-    ),
-    (
-        Tier::Avx2,
-        DType::BF16,
-        PackTag::new("cpu", "dense bf16 pairs x 16", 1),
-    ),
-    (
-        Tier::Avx2,
-        DType::I8,
-        PackTag::new("cpu", "dense i16 pairs x 16", 1),
-    ),
-];
 
 /// The layout of weights of a type.
 fn tag(tier: Tier, w: DType) -> Option<PackTag> {
@@ -88,16 +45,6 @@ fn pack_bytes(kernel: &Kernel, w: &TensorDesc) -> Option<u64> {
     let panel = (kernel.panel_bytes)(usize::try_from(k).ok()?) as u64;
     let matrix = n.div_ceil(kernel.columns as u64).checked_mul(panel)?;
     matrix.checked_mul(matrices)
-}
-
-/// The instruction sets that packs are made for.
-pub(super) fn tier(isa: Isa, w: DType) -> Option<Tier> {
-    match w {
-        DType::I8 if isa.avx512_vnni => Some(Tier::Avx512),
-        DType::F32 | DType::F16 | DType::BF16 if isa.avx512 => Some(Tier::Avx512),
-        DType::F32 | DType::F16 | DType::BF16 | DType::I8 if isa.avx2 => Some(Tier::Avx2),
-        _ => None,
-    }
 }
 
 thread_local! {
@@ -205,11 +152,12 @@ unsafe fn halves(
 }
 
 /// # Safety
-/// `n` numbers, a multiple of 8, at both places; the CPU has AVX2, FMA and F16C.
-#[target_feature(enable = "avx2,fma,f16c")]
+/// `n` numbers, a multiple of 8, at both places; the CPU has the features of [`Eight`].
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma,f16c"))]
+#[cfg_attr(target_arch = "aarch64", target_feature(enable = "neon"))]
 unsafe fn narrow(from: *const f32, n: usize, to: *mut half::f16) {
     for i in (0..n).step_by(8) {
         // SAFETY: the caller's contract.
-        unsafe { Avx2::store_f16_n(to.add(i), 8, Avx2::load(from.add(i))) }
+        unsafe { Eight::store_f16_n(to.add(i), 8, Eight::load(from.add(i))) }
     }
 }

@@ -1,27 +1,27 @@
 //! Panels: the weights of a few columns as steps along k, from rows, from columns, or packed.
 
 use super::{tile::columns, unit::Unit};
-use crate::backend::cpu::{
-    matmul::x86::transpose8,
-    x86::{Avx2, Simd},
+use crate::backend::cpu::simd::{
+    Eight, Simd,
+    cells::{self, Cells},
 };
 use half::{bf16, f16};
-use std::arch::x86_64::*;
 
 /// How weights of a plain type become words.
 ///
 /// # Safety
-/// Pointers lead to the numbers that are asked for; the CPU has AVX2, FMA and F16C.
+/// Pointers lead to the numbers that are asked for; the CPU has the features
+/// of [`Eight`].
 pub(super) trait Words: Copy + 'static {
     /// Type of a number.
     type T: Copy;
     /// Numbers in a word.
     const K: usize;
     /// Eight words of `n <= 8 K` numbers side by side, zeros beyond them.
-    unsafe fn along(p: *const Self::T, n: usize) -> __m256i;
+    unsafe fn along(p: *const Self::T, n: usize) -> Cells;
     /// A word of each of `n <= 8` columns side by side from `k <= K` rows that are `step` numbers
     /// apart, zeros beyond them.
-    unsafe fn across(p: *const Self::T, step: usize, k: usize, n: usize) -> __m256i;
+    unsafe fn across(p: *const Self::T, step: usize, k: usize, n: usize) -> Cells;
 }
 
 /// Floats as f32.
@@ -33,24 +33,21 @@ pub(super) struct Pairs;
 /// Four bytes.
 #[derive(Clone, Copy)]
 pub(super) struct Quads;
-/// Pairs of i16 from i8.
-#[derive(Clone, Copy)]
-pub(super) struct Shorts;
 
 /// `n` numbers and zeros up to 32 bytes.
 #[inline(always)]
-unsafe fn bytes<T: Copy>(p: *const T, n: usize) -> __m256i {
+pub(super) unsafe fn bytes<T: Copy>(p: *const T, n: usize) -> Cells {
     // SAFETY: n numbers are there, and at most 32 bytes.
     unsafe {
         match n * size_of::<T>() {
-            32 => return _mm256_loadu_si256(p.cast()),
-            16 => return _mm256_zextsi128_si256(_mm_loadu_si128(p.cast())),
-            8 => return _mm256_zextsi128_si256(_mm_loadl_epi64(p.cast())),
+            32 => return cells::load(p.cast()),
+            16 => return cells::load_half(p.cast()),
+            8 => return cells::load_quarter(p.cast()),
             _ => {}
         }
         let mut buffer = [0u8; 32];
         std::ptr::copy_nonoverlapping(p.cast::<u8>(), buffer.as_mut_ptr(), n * size_of::<T>());
-        _mm256_loadu_si256(buffer.as_ptr().cast())
+        cells::load(buffer.as_ptr())
     }
 }
 
@@ -60,18 +57,18 @@ macro_rules! wide {
             type T = $t;
             const K: usize = 1;
             #[inline(always)]
-            unsafe fn along(p: *const $t, n: usize) -> __m256i {
+            unsafe fn along(p: *const $t, n: usize) -> Cells {
                 // SAFETY: the caller's contract is the callee's.
                 unsafe {
-                    _mm256_castps_si256(if n == 8 {
-                        Avx2::$load(p)
+                    cells::of_f32(if n == 8 {
+                        Eight::$load(p)
                     } else {
-                        Avx2::$load_n(p, n)
+                        Eight::$load_n(p, n)
                     })
                 }
             }
             #[inline(always)]
-            unsafe fn across(p: *const $t, _: usize, _: usize, n: usize) -> __m256i {
+            unsafe fn across(p: *const $t, _: usize, _: usize, n: usize) -> Cells {
                 // SAFETY: the caller's contract is the callee's.
                 unsafe { Self::along(p, n) }
             }
@@ -81,82 +78,6 @@ macro_rules! wide {
 wide!(f32, load, load_n);
 wide!(f16, load_f16, load_f16_n);
 wide!(bf16, load_bf16, load_bf16_n);
-
-impl Words for Pairs {
-    type T = bf16;
-    const K: usize = 2;
-    #[inline(always)]
-    unsafe fn along(p: *const bf16, n: usize) -> __m256i {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { bytes(p, n) }
-    }
-    #[inline(always)]
-    unsafe fn across(p: *const bf16, step: usize, k: usize, n: usize) -> __m256i {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe {
-            let low = _mm256_cvtepu16_epi32(_mm256_castsi256_si128(bytes(p, n)));
-            if k < 2 {
-                return low;
-            }
-            let high = _mm256_castsi256_si128(bytes(p.add(step), n));
-            let high = _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(high));
-            _mm256_or_si256(low, high)
-        }
-    }
-}
-
-impl Words for Quads {
-    type T = i8;
-    const K: usize = 4;
-    #[inline(always)]
-    unsafe fn along(p: *const i8, n: usize) -> __m256i {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { bytes(p, n) }
-    }
-    #[inline(always)]
-    unsafe fn across(p: *const i8, step: usize, k: usize, n: usize) -> __m256i {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe {
-            let mut rows = [_mm_setzero_si128(); 4];
-            for i in 0..4 {
-                if i < k {
-                    rows[i] = _mm256_castsi256_si128(bytes(p.add(i * step), n));
-                }
-            }
-            let low = _mm_unpacklo_epi8(rows[0], rows[1]);
-            let high = _mm_unpacklo_epi8(rows[2], rows[3]);
-            let first = _mm_unpacklo_epi16(low, high);
-            _mm256_inserti128_si256::<1>(
-                _mm256_castsi128_si256(first),
-                _mm_unpackhi_epi16(low, high),
-            )
-        }
-    }
-}
-
-impl Words for Shorts {
-    type T = i8;
-    const K: usize = 2;
-    #[inline(always)]
-    unsafe fn along(p: *const i8, n: usize) -> __m256i {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { _mm256_cvtepi8_epi16(_mm256_castsi256_si128(bytes(p, n))) }
-    }
-    #[inline(always)]
-    unsafe fn across(p: *const i8, step: usize, k: usize, n: usize) -> __m256i {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe {
-            let low = _mm_cvtepi8_epi16(_mm256_castsi256_si128(bytes(p, n)));
-            let low = _mm256_cvtepu16_epi32(low);
-            if k < 2 {
-                return low;
-            }
-            let high = _mm_cvtepi8_epi16(_mm256_castsi256_si128(bytes(p.add(step), n)));
-            let high = _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(high));
-            _mm256_or_si256(low, high)
-        }
-    }
-}
 
 /// A weight matrix in memory.
 #[derive(Clone, Copy)]
@@ -175,7 +96,8 @@ pub(super) struct Matrix {
 ///
 /// # Safety
 /// One of the matrix's steps is 1 and the numbers exist; `out` has room for whole steps of
-/// `columns`, a multiple of 8; the CPU has AVX2, FMA and F16C.
+/// `columns`, a multiple of 8; the CPU has the features
+/// of [`Eight`].
 #[inline(always)]
 pub(super) unsafe fn fill<W: Words>(
     w: Matrix,
@@ -201,19 +123,19 @@ pub(super) unsafe fn fill<W: Words>(
             for c in (0..n.next_multiple_of(columns)).step_by(8) {
                 let some = n.saturating_sub(c).min(8);
                 let words = if some == 0 {
-                    _mm256_setzero_si256()
+                    cells::zero()
                 } else {
                     let p = start.add(k * w.k_step + c);
                     if c * size_of::<W::T>() % 64 == 0 {
                         // Each row is a page or more away from the last.
                         for r in 4 * W::K..5 * W::K {
-                            _mm_prefetch::<_MM_HINT_T0>(p.wrapping_add(r * w.k_step).cast());
+                            cells::prefetch(p.wrapping_add(r * w.k_step).cast(), true);
                         }
                     }
                     W::across(p, w.k_step, W::K.min(len - k), some)
                 };
                 let to = out.add(c / columns * step + i * columns + c % columns);
-                _mm256_storeu_si256(to.cast(), words);
+                cells::store(to, words);
             }
         }
     }
@@ -242,25 +164,25 @@ unsafe fn rows<W: Words>(
                 let from = start.wrapping_add(c * step);
                 for k in (k0..len.min(k0 + 2 * at_once)).step_by(at_once) {
                     let count = (len - k).min(at_once);
-                    let mut cells = [_mm256_setzero_si256(); 8];
+                    let mut rows = [cells::zero(); 8];
                     if some == 8 && count == at_once {
                         for r in 0..8 {
-                            cells[r] = W::along(from.wrapping_add(r * step + k), at_once);
+                            rows[r] = W::along(from.wrapping_add(r * step + k), at_once);
                         }
                     } else {
                         for r in 0..some {
-                            cells[r] = W::along(from.wrapping_add(r * step + k), count);
+                            rows[r] = W::along(from.wrapping_add(r * step + k), count);
                         }
                     }
-                    let cells = transpose8(cells);
+                    let turned = cells::transpose8(rows);
                     let to = out.add(k / W::K * columns + c);
                     if count == at_once {
                         for i in 0..8 {
-                            _mm256_storeu_si256(to.add(i * columns).cast(), cells[i]);
+                            cells::store(to.add(i * columns), turned[i]);
                         }
                     } else {
                         for i in 0..count.div_ceil(W::K) {
-                            _mm256_storeu_si256(to.add(i * columns).cast(), cells[i]);
+                            cells::store(to.add(i * columns), turned[i]);
                         }
                     }
                 }

@@ -1,11 +1,12 @@
 //! The table rows.
 
 use super::{
+    arch,
     kernel::{Math, Tier},
     ops, pack,
 };
 use crate::backend::cpu::{
-    matmul::x86::{self, epilogue::is_simd_float},
+    matmul::simd::{MAX_M, epilogue::is_simd_float},
     rows::{Env, Row},
 };
 use crate::{
@@ -27,13 +28,7 @@ struct Question<'a> {
 }
 
 fn feature(env: &Env, tier: Tier, math: Math) -> Result<(), Refusal> {
-    let isa = env.isa;
-    let (has, name) = match (tier, math) {
-        (Tier::Avx2, _) => (isa.avx2, "AVX2, FMA and F16C"),
-        (Tier::Avx512, Math::F32) => (isa.avx512, "AVX-512 F, BW, DQ and VL"),
-        (Tier::Avx512, Math::Bf16) => (isa.avx512_bf16, "AVX-512 BF16"),
-        (Tier::Avx512, Math::I8) => (isa.avx512_vnni, "AVX-512 VNNI"),
-    };
+    let (has, name) = arch::feature(env.isa, tier, math);
     if has {
         Ok(())
     } else {
@@ -134,7 +129,7 @@ impl Question<'_> {
             u64::from(self.x.dim_back(1))
         };
         matches!(self.w, Weight::Rows(w) if w.is_row_contiguous())
-            && rows <= x86::MAX_M as u64
+            && rows <= MAX_M as u64
             && self.x.plain() != Some(DType::I8)
     }
 }
@@ -240,7 +235,28 @@ macro_rules! row {
 
 const FLOATS: &[DType] = &[DType::F32, DType::F16, DType::BF16];
 
-/// Kernels of x86-64, best first.
+/// Kernels, best first.
+#[cfg(target_arch = "aarch64")]
+#[rustfmt::skip]
+pub(crate) const ROWS: &[Row] = &[
+    row!("cpu-matmul-panels-bf16-neonbf16", MatMul, Neon, Bf16, &[DType::BF16]),
+    row!("cpu-matmul-panels-i8-neondotprod", MatMul, Dotprod, I8, &[DType::I8]),
+    row!("cpu-matmul-panels-f32-neon", MatMul, Neon, F32, &[DType::F32]),
+    row!("cpu-matmul-panels-f16-neon", MatMul, Neon, F32, &[DType::F16]),
+    row!("cpu-matmul-panels-bf16-neon", MatMul, Neon, F32, &[DType::BF16]),
+    row!("cpu-matmul-panels-i8-neon", MatMul, Neon, I8, &[DType::I8]),
+    row!("cpu-matmul-many-panels-bf16-neonbf16", MatMulMany, Neon, Bf16, &[DType::BF16]),
+    row!("cpu-matmul-many-panels-i8-neondotprod", MatMulMany, Dotprod, I8, &[DType::I8]),
+    row!("cpu-matmul-many-panels-float-neon", MatMulMany, Neon, F32, FLOATS),
+    row!("cpu-matmul-many-panels-i8-neon", MatMulMany, Neon, I8, &[DType::I8]),
+    row!("cpu-grouped-matmul-panels-bf16-neonbf16", GroupedMatMul, Neon, Bf16, &[DType::BF16]),
+    row!("cpu-grouped-matmul-panels-i8-neondotprod", GroupedMatMul, Dotprod, I8, &[DType::I8]),
+    row!("cpu-grouped-matmul-panels-float-neon", GroupedMatMul, Neon, F32, FLOATS),
+    row!("cpu-grouped-matmul-panels-i8-neon", GroupedMatMul, Neon, I8, &[DType::I8]),
+];
+
+/// Kernels, best first.
+#[cfg(target_arch = "x86_64")]
 pub(crate) const ROWS: &[Row] = &[
     row!(
         "cpu-matmul-panels-bf16-avx512bf16",

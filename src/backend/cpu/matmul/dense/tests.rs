@@ -4,7 +4,7 @@
 use super::ROWS;
 use crate::{
     Act, DType, GroupedMatMul, MatMul, MatMulMany, Part, Precision, Routing, TensorDesc, Weight,
-    backend::cpu::{Level, rows::run_simd_rows},
+    backend::cpu::rows::{LEVELS, run_simd_rows},
     conformance::{Case, Fill, Spec},
 };
 
@@ -175,7 +175,7 @@ fn experts(list: &mut Vec<Case>, name: &str, (x, w, y): (DType, DType, DType), p
 #[test]
 fn every_row_agrees_with_the_reference() {
     let cases = cases();
-    for level in [Level::Avx2, Level::Avx512] {
+    for &level in LEVELS {
         let (isa, report) = run_simd_rows(level, &cases);
         for row in ROWS {
             let id = row.id.0;
@@ -183,6 +183,9 @@ fn every_row_agrees_with_the_reference() {
                 Some("avx2") => isa.avx2,
                 Some("avx512") => isa.avx512,
                 Some("avx512bf16") => isa.avx512_bf16,
+                Some("neon") => isa.neon,
+                Some("neondotprod") => isa.dotprod,
+                Some("neonbf16") => isa.bf16,
                 _ => isa.avx512_vnni,
             };
             let ran = report

@@ -1,8 +1,7 @@
 //! The inner loops: some rows of x by a panel of columns, in registers.
 
 use super::unit::Unit;
-use crate::backend::cpu::x86::{Avx512, Simd};
-use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+use crate::backend::cpu::simd::{Simd, cells};
 
 /// Words of a line of x.
 pub(super) const LINE: usize = 16;
@@ -35,14 +34,7 @@ impl Fetch {
     #[inline(always)]
     fn some(&mut self) {
         for _ in 0..self.pace {
-            // SAFETY: prefetching reads nothing, whatever the address.
-            unsafe {
-                if self.near {
-                    _mm_prefetch::<_MM_HINT_T0>(self.at.cast());
-                } else {
-                    _mm_prefetch::<_MM_HINT_T1>(self.at.cast());
-                }
-            }
+            cells::prefetch(self.at, self.near);
             self.at = self.at.wrapping_add(64);
             self.left = self.left.wrapping_sub(1);
             if self.left == 0 {
@@ -53,15 +45,14 @@ impl Fetch {
     }
 }
 
-/// Most rows of a tile of two vectors: the accumulators, a step of the panel and a word of x fit
-/// the registers.
+/// Most rows of a tile of two vectors.
 pub(super) const fn most_rows<U: Unit>() -> usize {
-    if U::S::LANES == Avx512::LANES { 12 } else { 6 }
+    U::ROWS[0]
 }
 
 /// Most rows of a tile of two panels.
 pub(super) const fn most_rows_of_two<U: Unit>() -> usize {
-    if U::S::LANES == Avx512::LANES { 6 } else { 2 }
+    U::ROWS[1]
 }
 
 /// Columns of a panel.

@@ -1,12 +1,12 @@
 //! Rows of x in 8 bits, arranged for the tile kernel: strips of a few rows, four k of each row
 //! side by side.
 
+#[cfg(target_arch = "aarch64")]
+use super::neon::quantize_block;
 use super::{class::BLOCK, tile::Strip};
-use crate::backend::cpu::{
-    matmul::x86::{epilogue::Floats, q8_rows::quantize_block},
-    pool::Pool,
-    simd::Elem,
-};
+#[cfg(target_arch = "x86_64")]
+use crate::backend::cpu::matmul::simd::q8_rows::quantize_block;
+use crate::backend::cpu::{matmul::simd::epilogue::Floats, pool::Pool, simd::Elem};
 use crate::element::DType;
 use half::{bf16, f16};
 use std::ops::Range;
@@ -173,7 +173,8 @@ impl Acts {
 ///
 /// # Safety
 /// As for [`Acts::fill`].
-#[target_feature(enable = "avx2,fma,f16c")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma,f16c"))]
+#[cfg_attr(target_arch = "aarch64", target_feature(enable = "neon"))]
 unsafe fn fill<T: Elem>(
     x: Floats,
     k: usize,

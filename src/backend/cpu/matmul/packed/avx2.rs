@@ -1,6 +1,6 @@
 //! AVX2, FMA and F16C: two registers each.
 
-use super::lanes::Lanes;
+use super::{class::Layout, lanes::Lanes, run, tile::Strip};
 use std::arch::x86_64::*;
 
 /// CPU features `avx2`, `fma`, `f16c`.
@@ -50,9 +50,21 @@ unsafe fn quads(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
 impl Lanes for Avx2 {
     type F = F;
     type I = I;
-    const SIDE: usize = 1;
     const STREAMS: bool = false;
     const WIDE_AS_IS: bool = false;
+
+    #[inline(always)]
+    unsafe fn panels<P: Layout>(
+        w: *const u8,
+        x: Strip,
+        rows: usize,
+        blocks: usize,
+        c: *mut f32,
+        step: usize,
+    ) {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { run::panels_avx2::<P>(w, x, rows, blocks, c, step) }
+    }
 
     #[inline(always)]
     unsafe fn zero() -> F {

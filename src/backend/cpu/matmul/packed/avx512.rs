@@ -1,6 +1,6 @@
 //! AVX-512 with VNNI: one register each.
 
-use super::lanes::Lanes;
+use super::{class::Layout, lanes::Lanes, run, tile::Strip};
 use std::arch::x86_64::*;
 
 /// CPU features `avx512f`, `avx512bw`, `avx512dq`, `avx512vl`, `avx512vnni`.
@@ -11,9 +11,21 @@ pub(super) struct Avx512;
 impl Lanes for Avx512 {
     type F = __m512;
     type I = __m512i;
-    const SIDE: usize = 2;
     const STREAMS: bool = true;
     const WIDE_AS_IS: bool = true;
+
+    #[inline(always)]
+    unsafe fn panels<P: Layout>(
+        w: *const u8,
+        x: Strip,
+        rows: usize,
+        blocks: usize,
+        c: *mut f32,
+        step: usize,
+    ) {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { run::panels_avx512::<P>(w, x, rows, blocks, c, step) }
+    }
 
     #[inline(always)]
     unsafe fn zero() -> __m512 {

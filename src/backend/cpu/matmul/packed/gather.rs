@@ -1,7 +1,7 @@
 //! Rows of a packed table by id.
 
 use super::{
-    avx2::Avx2,
+    Decoding,
     class::{Layout, Scales, TILE},
     exact,
     formats::with_layout,
@@ -38,7 +38,7 @@ pub(super) unsafe fn gather(ctx: &Ctx, op: &Op<Tensor>) -> Result<()> {
             let mut panel = vec![0.0f32; exact::KC * TILE];
             for i in range {
                 let id = usize::try_from(ids[i]).ok().filter(|&id| id < part.rows());
-                // SAFETY: `id` is a row of the table, `fits` saw AVX2; each row of y is written once.
+                // SAFETY: `id` is a row of the table, `fits` saw the features; each row of y is written once.
                 unsafe {
                     let values = match id {
                         Some(id) => {
@@ -66,8 +66,9 @@ pub(super) fn decoder(format: QuantFormat) -> Decode {
 /// Row `id` of a table from the tile that holds it: units, of which one column is kept.
 ///
 /// # Safety
-/// The tile has the k of `row`; the CPU has AVX2, FMA and F16C.
-#[target_feature(enable = "avx2,fma,f16c")]
+/// The tile has the k of `row`; the CPU has the features of [`Decoding`].
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma,f16c"))]
+#[cfg_attr(target_arch = "aarch64", target_feature(enable = "neon"))]
 unsafe fn decode<K: Layout>(
     tile: *const u8,
     params: &Params,
@@ -80,7 +81,7 @@ unsafe fn decode<K: Layout>(
         // SAFETY: a unit of the pack; the panel holds the longest.
         unsafe {
             let from = tile.add(u * K::BYTES);
-            exact::unpack::<Avx2, K>(from, 1, params, panel.as_mut_ptr(), TILE);
+            exact::unpack::<Decoding, K>(from, 1, params, panel.as_mut_ptr(), TILE);
         }
         for (o, v) in out.iter_mut().zip(panel.chunks_exact(TILE)) {
             *o = v[id % TILE];

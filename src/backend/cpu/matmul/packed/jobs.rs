@@ -7,7 +7,7 @@ use crate::{
         matmul::{
             epilogue::Finish,
             portable::owners,
-            x86::{
+            simd::{
                 Level, Xs,
                 epilogue::{Floats, Matrix, Output},
                 floats, product,

@@ -1,5 +1,7 @@
 //! What the kernels on packed weights need of an instruction set.
 
+use super::{class::Layout, tile::Strip};
+
 /// Sixteen 32-bit lanes (one for each row of a tile) or 64 bytes (four k of each row), in as many
 /// registers as the instruction set needs.
 ///
@@ -11,13 +13,22 @@ pub(super) trait Lanes: Copy + 'static {
     type F: Copy;
     /// 16 i32, or 64 bytes.
     type I: Copy;
-    /// Tiles that are multiplied side by side.
-    const SIDE: usize;
     /// True when few rows of x read the tiles as they are, without a panel.
     const STREAMS: bool;
     /// True when [`Lanes::dot_wide`] takes bytes as they are, like [`Lanes::dot`]; else it takes
     /// 128 off each.
     const WIDE_AS_IS: bool;
+
+    /// A strip of `rows` rows by the panels that the instruction set takes side by side: `blocks`
+    /// blocks of k, sums to `c`, rows of which are `step` apart.
+    unsafe fn panels<P: Layout>(
+        w: *const u8,
+        x: Strip,
+        rows: usize,
+        blocks: usize,
+        c: *mut f32,
+        step: usize,
+    );
 
     unsafe fn zero() -> Self::F;
     unsafe fn splat(x: f32) -> Self::F;

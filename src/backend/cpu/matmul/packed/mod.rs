@@ -2,7 +2,9 @@
 //! read as it is by few rows of x and as panels by many.
 
 mod acts;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 mod class;
 mod exact;
@@ -10,12 +12,14 @@ mod formats;
 mod gather;
 mod jobs;
 mod lanes;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod pack;
 mod panel;
 mod run;
 mod tile;
 
-use super::x86::{Level, fits_operands};
+use super::simd::{Level, fits_operands};
 use crate::{
     KernelId, Op, Precision, Quality, TensorDesc,
     backend::cpu::{
@@ -77,7 +81,7 @@ impl Pack {
 
 /// Packs the contiguous quantized `w`; `None` where no kernel takes packs.
 pub(super) fn prepack(ctx: &Ctx, w: &TensorDesc, host: &[u8]) -> Result<Option<Packed>> {
-    if !ctx.env.isa.avx2 {
+    if !(ctx.env.isa.avx2 || ctx.env.isa.neon) {
         return Ok(None);
     }
     let Some(shape) = Pack::shape(w) else {
@@ -157,10 +161,10 @@ fn fits_gather(env: &Env, op: &Op<TensorDesc>) -> Result<Quality, Refusal> {
         return Err(Refusal::Op);
     };
     fits_pack("table", &op.table)?;
-    if env.isa.avx2 {
+    if env.isa.avx2 || env.isa.neon {
         Ok(Quality::Tuned)
     } else {
-        Err(Refusal::Feature("AVX2, FMA and F16C"))
+        Err(Refusal::Feature("AVX2, FMA and F16C, or NEON"))
     }
 }
 
@@ -176,7 +180,35 @@ macro_rules! row {
     };
 }
 
+/// What decodes rows.
+#[cfg(target_arch = "x86_64")]
+type Decoding = avx2::Avx2;
+/// What decodes rows.
+#[cfg(target_arch = "aarch64")]
+type Decoding = neon::Four<crate::backend::cpu::simd::Widening>;
+
 /// Kernels on packed weights, best first.
+#[cfg(target_arch = "aarch64")]
+pub(crate) const ROWS: &[Row] = &[
+    row!("cpu-matmul-packed-q8-neondotprod", MatMul Q8 Dotprod),
+    row!("cpu-matmul-packed-q8-neon", MatMul Q8 Neon),
+    row!("cpu-matmul-packed-f32-neon", MatMul F32 Neon),
+    row!("cpu-matmul-many-packed-q8-neondotprod", MatMulMany Q8 Dotprod),
+    row!("cpu-matmul-many-packed-q8-neon", MatMulMany Q8 Neon),
+    row!("cpu-matmul-many-packed-f32-neon", MatMulMany F32 Neon),
+    row!("cpu-grouped-matmul-packed-q8-neondotprod", GroupedMatMul Q8 Dotprod),
+    row!("cpu-grouped-matmul-packed-q8-neon", GroupedMatMul Q8 Neon),
+    row!("cpu-grouped-matmul-packed-f32-neon", GroupedMatMul F32 Neon),
+    Row {
+        id: KernelId("cpu-gather-rows-packed-neon"),
+        op: OpKind::GatherRows,
+        fits: fits_gather,
+        run: gather::gather,
+    },
+];
+
+/// Kernels on packed weights, best first.
+#[cfg(target_arch = "x86_64")]
 pub(crate) const ROWS: &[Row] = &[
     row!("cpu-matmul-packed-q8-avx512vnni", MatMul Q8 Avx512),
     row!("cpu-matmul-packed-q8-avx2", MatMul Q8 Avx2),

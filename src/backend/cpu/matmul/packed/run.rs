@@ -1,5 +1,7 @@
 //! One op on packed weights as tasks.
 
+#[cfg(target_arch = "aarch64")]
+use super::neon::Four;
 use super::{
     Pack,
     acts::{Acts, Needs, Place, cut},
@@ -9,19 +11,24 @@ use super::{
     lanes::Lanes,
     panel::unpack,
     tile::{Params, Strip, tile},
-    {avx2::Avx2, avx512::Avx512},
 };
+#[cfg(target_arch = "x86_64")]
+use super::{avx2::Avx2, avx512::Avx512};
+#[cfg(target_arch = "x86_64")]
+use crate::backend::cpu::simd;
+#[cfg(target_arch = "aarch64")]
+use crate::backend::cpu::simd::{Dots, Neon, Sdot, Widening};
 use crate::{
     Tensor,
     backend::cpu::{
-        matmul::x86::{
+        matmul::simd::{
             Level,
             epilogue::{Floats, Output},
             f32_gemm::Tile,
             start, to_f32,
         },
         rows::Ctx,
-        simd::{self, Scratch, Shared, Simd},
+        simd::{Scratch, Shared, Simd},
     },
     error::{Error, Result},
     op::Weight,
@@ -34,6 +41,7 @@ const KC: usize = 512;
 /// Rows of x that are multiplied at once.
 const ROWS: usize = 4;
 /// Most rows of x that read the tiles as they stream, whatever the layout.
+#[cfg(target_arch = "x86_64")]
 const FEW: usize = 2 * ROWS;
 
 thread_local! {
@@ -173,6 +181,7 @@ pub(super) unsafe fn run(
     // Up to this many rows are one strip. Wide tasks make long streams, narrow ones share panels
     // among rows.
     let few = match level {
+        #[cfg(target_arch = "x86_64")]
         Level::Avx512 if mode == Mode::Q8 => FEW,
         _ => ROWS,
     };
@@ -208,7 +217,7 @@ pub(super) unsafe fn run(
     // Guesses: eight weights per nanosecond streamed, and so many products.
     let nanoseconds = weights / 8 + products / if mode == Mode::Q8 { 200 } else { 60 };
     ACTS.with_borrow_mut(|(acts, wide)| {
-        // SAFETY: rows of x; `fits` saw AVX2.
+        // SAFETY: rows of x; `fits` saw the features.
         let acts = unsafe {
             match mode {
                 Mode::Q8 => {
@@ -232,8 +241,14 @@ pub(super) unsafe fn run(
                     };
                     let run: Run<'_> = with_layout!(part.pack.shape.format, K, {
                         match level {
+                            #[cfg(target_arch = "x86_64")]
                             Level::Avx512 => Work::avx512::<K>,
+                            #[cfg(target_arch = "x86_64")]
                             Level::Avx2 => Work::avx2::<K>,
+                            #[cfg(target_arch = "aarch64")]
+                            Level::Neon => Work::neon::<K>,
+                            #[cfg(target_arch = "aarch64")]
+                            Level::Dotprod => Work::dotprod::<K>,
                         }
                     });
                     // SAFETY: `fits` saw the instruction sets; tasks are disjoint parts of the
@@ -262,7 +277,7 @@ fn needs(parts: &[Part]) -> Needs {
 /// x as f32, with zeros up to whole units.
 ///
 /// # Safety
-/// The rows exist; the CPU has AVX2, FMA and F16C.
+/// The rows exist; the CPU has the features of its level.
 unsafe fn widen<'a>(ctx: &Ctx, x: &Rows<'_>, wide: &mut Vec<f32>) -> X<'a> {
     let step = x.k.next_multiple_of(exact::KC);
     if wide.len() < x.count * step {
@@ -343,6 +358,7 @@ impl Work<'_> {
     /// # Safety
     /// The operands of the op are alive and the CPU has the instruction sets; so for all that
     /// follow.
+    #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
     unsafe fn avx512<K: Layout>(&self, x: X<'_>, scratch: &mut Scratch) {
         // SAFETY: the caller's contract is the callee's.
@@ -355,6 +371,7 @@ impl Work<'_> {
         }
     }
 
+    #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn avx2<K: Layout>(&self, x: X<'_>, scratch: &mut Scratch) {
         // SAFETY: the caller's contract is the callee's.
@@ -364,6 +381,35 @@ impl Work<'_> {
                 X::F32(x, step) => self.f32::<simd::Avx2, Avx2, K, 1>(x.0, step, scratch),
             };
             self.finish::<simd::Avx2>(sums);
+        }
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[target_feature(enable = "neon")]
+    unsafe fn neon<K: Layout>(&self, x: X<'_>, scratch: &mut Scratch) {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe {
+            let sums = match x {
+                X::Q8(acts) => self.q8::<Four<Widening>, K, 1>(acts, scratch),
+                X::F32(x, step) => self.f32::<Neon, Four<Widening>, K, 1>(x.0, step, scratch),
+            };
+            self.finish::<Neon>(sums);
+        }
+    }
+
+    /// Of 8-bit x: products of f32 gain nothing.
+    #[cfg(target_arch = "aarch64")]
+    #[target_feature(enable = "neon,dotprod")]
+    unsafe fn dotprod<K: Layout>(&self, x: X<'_>, scratch: &mut Scratch) {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe {
+            match x {
+                X::Q8(acts) => {
+                    let sums = self.q8::<Four<Sdot>, K, 1>(acts, scratch);
+                    self.finish::<Neon>(sums);
+                }
+                X::F32(..) => self.neon::<K>(x, scratch),
+            }
         }
     }
 
@@ -463,11 +509,7 @@ impl Work<'_> {
                     for (strip, x) in strips.iter().zip(&xs) {
                         let x = x.at(u * K::Scales::UNIT, strip.rows, subs);
                         let c = c.add((strip.slot - strips[0].slot) * step + first * TILE);
-                        if L::SIDE == Avx512::SIDE {
-                            panels_avx512::<K::Panel>(panel, x, strip.rows, blocks, c, step);
-                        } else {
-                            panels_avx2::<K::Panel>(panel, x, strip.rows, blocks, c, step);
-                        }
+                        L::panels::<K::Panel>(panel, x, strip.rows, blocks, c, step);
                     }
                 }
             }
@@ -536,8 +578,9 @@ const PANEL: Params = Params {
 ///
 /// # Safety
 /// As for [`tile`].
+#[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn panels_avx512<P: Layout>(
+pub(super) unsafe fn panels_avx512<P: Layout>(
     w: *const u8,
     x: Strip,
     rows: usize,
@@ -559,8 +602,9 @@ unsafe fn panels_avx512<P: Layout>(
 ///
 /// # Safety
 /// As for [`tile`].
+#[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn panels_avx2<P: Layout>(
+pub(super) unsafe fn panels_avx2<P: Layout>(
     w: *const u8,
     x: Strip,
     rows: usize,
@@ -576,3 +620,52 @@ unsafe fn panels_avx2<P: Layout>(
         }
     }
 }
+
+/// A strip by a panel.
+///
+/// # Safety
+/// As for [`tile`].
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+unsafe fn panel_of<D: Dots, P: Layout>(
+    w: *const u8,
+    x: Strip,
+    rows: usize,
+    blocks: usize,
+    c: *mut f32,
+    step: usize,
+) {
+    // SAFETY: the caller's contract is the callee's.
+    unsafe {
+        match rows {
+            1 => tile::<Four<D>, P, 1, 1, false>([w], x, blocks, &PANEL, [c], step),
+            _ => tile::<Four<D>, P, ROWS, 1, false>([w], x, blocks, &PANEL, [c], step),
+        }
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+macro_rules! panels {
+    ($name:ident, $dots:ty, $features:literal) => {
+        /// A strip by a panel.
+        ///
+        /// # Safety
+        /// As for [`tile`].
+        #[target_feature(enable = $features)]
+        pub(super) unsafe fn $name<P: Layout>(
+            w: *const u8,
+            x: Strip,
+            rows: usize,
+            blocks: usize,
+            c: *mut f32,
+            step: usize,
+        ) {
+            // SAFETY: the caller's contract is the callee's.
+            unsafe { panel_of::<$dots, P>(w, x, rows, blocks, c, step) }
+        }
+    };
+}
+#[cfg(target_arch = "aarch64")]
+panels!(panels_neon, Widening, "neon");
+#[cfg(target_arch = "aarch64")]
+panels!(panels_dotprod, Sdot, "neon,dotprod");

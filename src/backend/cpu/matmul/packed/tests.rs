@@ -3,7 +3,10 @@
 use super::*;
 use crate::{
     Act, DType, Element, GatherRows, GroupedMatMul, MatMulMany, Part, Routing,
-    backend::cpu::{Level as Ceiling, pool::Pool, rows::run_simd_rows},
+    backend::cpu::{
+        pool::Pool,
+        rows::{LEVELS, run_simd_rows},
+    },
     conformance::{Case, Fill, Spec},
 };
 
@@ -117,11 +120,15 @@ fn cases() -> Vec<Case> {
 #[test]
 fn every_row_agrees_with_the_reference() {
     let cases = cases();
-    for level in [Ceiling::Avx2, Ceiling::Avx512] {
+    for &level in LEVELS {
         let (isa, report) = run_simd_rows(level, &cases);
         for row in ROWS {
-            let expected = isa.avx2 && row.id.0.ends_with("avx2")
-                || isa.avx512_vnni && !row.id.0.ends_with("avx2");
+            let expected = match row.id.0.rsplit('-').next() {
+                Some("avx2") => isa.avx2,
+                Some("neon") => isa.neon,
+                Some("neondotprod") => isa.dotprod,
+                _ => isa.avx512_vnni,
+            };
             let ran = report
                 .outcomes
                 .iter()
@@ -146,7 +153,7 @@ fn noise(len: usize) -> Vec<u8> {
 
 #[test]
 fn packs_decode_to_the_bits_of_the_format() {
-    if !Isa::detect().avx2 {
+    if !(Isa::detect().avx2 || Isa::detect().neon) {
         return;
     }
     for &format in QuantFormat::ALL {

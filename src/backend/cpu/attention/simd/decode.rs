@@ -6,8 +6,7 @@ use super::{
     lanes::Lanes,
     problem::{Numbers, Partials, Problem, Task, locate},
 };
-use crate::backend::cpu::simd::math;
-use std::arch::x86_64::*;
+use crate::backend::cpu::simd::{cells, math};
 
 /// Keys per step: few, so that reading keys and reading values alternate often enough for both to
 /// be on their way at any time.
@@ -64,11 +63,10 @@ impl Step {
 /// Asks the second level of cache for `bytes` at `row`, which may be null: the first has room for
 /// too few requests on their way.
 #[inline(always)]
-pub(super) unsafe fn fetch(row: *const u8, bytes: usize) {
+pub(super) fn fetch(row: *const u8, bytes: usize) {
     let mut at = 0;
     while at < bytes {
-        // SAFETY: a hint for any address.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(row.wrapping_add(at).cast()) };
+        cells::prefetch(row.wrapping_add(at).cast(), false);
         at += 64;
     }
 }

@@ -192,7 +192,7 @@ impl Codes for Q6K {
 /// Runs `$run!(Format)` for the format's [`Codes`], or `$other`.
 macro_rules! with_codes {
     ($format:expr, $run:ident, $other:expr) => {{
-        use crate::backend::cpu::matmul::x86::codes;
+        use crate::backend::cpu::matmul::simd::codes;
         match $format {
             crate::quant::QuantFormat::Q4_0 => $run!(codes::Q4_0),
             crate::quant::QuantFormat::Q4_1 => $run!(codes::Q4_1),

@@ -1,9 +1,17 @@
 //! What attention needs of vectors beyond [`Simd`].
 
-use crate::backend::cpu::simd::{Avx2, Avx512, Simd};
+#[cfg(target_arch = "aarch64")]
+use crate::backend::cpu::simd::Neon;
+use crate::backend::cpu::simd::Simd;
+#[cfg(target_arch = "x86_64")]
+use crate::backend::cpu::simd::{Avx2, Avx512};
+#[cfg(target_arch = "aarch64")]
+use std::arch::aarch64::*;
+#[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
 /// 2^f on 0..1 as a polynomial, highest power first: minimax, relative error below 2^-28.
+#[cfg(target_arch = "x86_64")]
 const FLOOR: [f32; 7] = [
     2.161_291_5e-4,
     1.246_784_7e-3,
@@ -33,6 +41,8 @@ pub(super) trait Lanes: Simd {
     unsafe fn where_le(a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F;
     /// `x` where `p` is not zero, else zero.
     unsafe fn where_nonzero(p: Self::F, x: Self::F) -> Self::F;
+    /// True unless every lane of `a` is at most that of `b`; NaN is not.
+    unsafe fn any_not_le(a: Self::F, b: Self::F) -> bool;
     /// True when some lane of `a` is above that of `b`.
     unsafe fn any_gt(a: Self::F, b: Self::F) -> bool;
     /// 2^x within 2 ulp for `x <= 127`; 0 at -inf, NaN at NaN.
@@ -43,6 +53,7 @@ pub(super) trait Lanes: Simd {
     unsafe fn sums(a: &[Self::F]) -> Self::F;
 }
 
+#[cfg(target_arch = "x86_64")]
 // SAFETY (whole impl): the trait's contract gives the CPU features and the pointers' validity.
 impl Lanes for Avx512 {
     #[inline(always)]
@@ -62,6 +73,11 @@ impl Lanes for Avx512 {
     unsafe fn any_gt(a: __m512, b: __m512) -> bool {
         // SAFETY: see the impl.
         unsafe { _mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b) != 0 }
+    }
+    #[inline(always)]
+    unsafe fn any_not_le(a: __m512, b: __m512) -> bool {
+        // SAFETY: see the impl.
+        unsafe { _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(a, b) != 0 }
     }
     #[inline(always)]
     unsafe fn exp2(x: __m512) -> __m512 {
@@ -116,6 +132,7 @@ impl Lanes for Avx512 {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
 // SAFETY (whole impl): the trait's contract gives the CPU features and the pointers' validity.
 impl Lanes for Avx2 {
     #[inline(always)]
@@ -132,6 +149,11 @@ impl Lanes for Avx2 {
     unsafe fn any_gt(a: __m256, b: __m256) -> bool {
         // SAFETY: see the impl.
         unsafe { _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(a, b)) != 0 }
+    }
+    #[inline(always)]
+    unsafe fn any_not_le(a: __m256, b: __m256) -> bool {
+        // SAFETY: see the impl.
+        unsafe { _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NLE_UQ>(a, b)) != 0 }
     }
     #[inline(always)]
     unsafe fn exp2(x: __m256) -> __m256 {
@@ -174,49 +196,82 @@ impl Lanes for Avx2 {
     }
 }
 
-/// Rows become columns.
-///
-/// # Safety
-/// The CPU has AVX.
-#[inline(always)]
-pub(super) unsafe fn transpose8(r: [__m256; 8]) -> [__m256; 8] {
-    // SAFETY: the caller's contract.
-    unsafe {
-        let lo = |a, b| _mm256_unpacklo_ps(a, b);
-        let hi = |a, b| _mm256_unpackhi_ps(a, b);
-        let a = [
-            lo(r[0], r[1]),
-            hi(r[0], r[1]),
-            lo(r[2], r[3]),
-            hi(r[2], r[3]),
-            lo(r[4], r[5]),
-            hi(r[4], r[5]),
-            lo(r[6], r[7]),
-            hi(r[6], r[7]),
-        ];
-        let low = |a, b| _mm256_shuffle_ps::<0x44>(a, b);
-        let high = |a, b| _mm256_shuffle_ps::<0xee>(a, b);
-        let b = [
-            low(a[0], a[2]),
-            high(a[0], a[2]),
-            low(a[1], a[3]),
-            high(a[1], a[3]),
-            low(a[4], a[6]),
-            high(a[4], a[6]),
-            low(a[5], a[7]),
-            high(a[5], a[7]),
-        ];
-        let first = |a, b| _mm256_permute2f128_ps::<0x20>(a, b);
-        let second = |a, b| _mm256_permute2f128_ps::<0x31>(a, b);
-        [
-            first(b[0], b[4]),
-            first(b[1], b[5]),
-            first(b[2], b[6]),
-            first(b[3], b[7]),
-            second(b[0], b[4]),
-            second(b[1], b[5]),
-            second(b[2], b[6]),
-            second(b[3], b[7]),
-        ]
+// SAFETY (whole impl): the trait's contract gives the CPU features and the pointers' validity.
+#[cfg(target_arch = "aarch64")]
+impl Lanes for Neon {
+    #[inline(always)]
+    unsafe fn where_le(a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F {
+        // SAFETY: see the impl.
+        unsafe {
+            [
+                vbslq_f32(vcleq_f32(a[0], b[0]), x[0], y[0]),
+                vbslq_f32(vcleq_f32(a[1], b[1]), x[1], y[1]),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn where_nonzero(p: Self::F, x: Self::F) -> Self::F {
+        // SAFETY: see the impl.
+        unsafe {
+            let zero = vdupq_n_f32(0.0);
+            [
+                vbslq_f32(vceqzq_f32(p[0]), zero, x[0]),
+                vbslq_f32(vceqzq_f32(p[1]), zero, x[1]),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn any_not_le(a: Self::F, b: Self::F) -> bool {
+        // SAFETY: see the impl.
+        unsafe {
+            let all = vandq_u32(vcleq_f32(a[0], b[0]), vcleq_f32(a[1], b[1]));
+            vminvq_u32(all) == 0
+        }
+    }
+    #[inline(always)]
+    unsafe fn any_gt(a: Self::F, b: Self::F) -> bool {
+        // SAFETY: see the impl.
+        unsafe {
+            let any = vorrq_u32(vcgtq_f32(a[0], b[0]), vcgtq_f32(a[1], b[1]));
+            vmaxvq_u32(any) != 0
+        }
+    }
+    #[inline(always)]
+    unsafe fn exp2(x: Self::F) -> Self::F {
+        // SAFETY: see the impl.
+        unsafe {
+            // The second operand wins where one is NaN.
+            let x = Self::max(Self::splat(-160.0), x);
+            let n = Self::round(x);
+            let f = Self::sub(x, n);
+            let mut p = Self::splat(NEAR[0]);
+            let mut i = 1;
+            while i < NEAR.len() {
+                p = Self::fma(p, f, Self::splat(NEAR[i]));
+                i += 1;
+            }
+            Self::scale2(p, n)
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(p: *const u8) -> Self::F {
+        // SAFETY: see the impl.
+        unsafe {
+            let h = vmovl_s8(vld1_s8(p.cast()));
+            Self::to_f32([vmovl_s16(vget_low_s16(h)), vmovl_high_s16(h)])
+        }
+    }
+    #[inline(always)]
+    unsafe fn sums(a: &[Self::F]) -> Self::F {
+        // SAFETY: see the impl.
+        unsafe {
+            let mut two = [vdupq_n_f32(0.0); 4];
+            for i in 0..4 {
+                let first = vaddq_f32(a[2 * i][0], a[2 * i][1]);
+                let second = vaddq_f32(a[2 * i + 1][0], a[2 * i + 1][1]);
+                two[i] = vpaddq_f32(first, second);
+            }
+            [vpaddq_f32(two[0], two[1]), vpaddq_f32(two[2], two[3])]
+        }
     }
 }

@@ -3,17 +3,16 @@
 //! The rows of a task are the queries of all heads that share a KV head: row `r` is position
 //! `r / group` in head `r % group`.
 
-use super::{
-    super::seqs::Cache,
-    lanes::{Lanes, transpose8},
-};
+use super::{super::seqs::Cache, lanes::Lanes};
 use crate::DType;
 use crate::backend::cpu::{
-    matmul::x86::epilogue::Floats,
-    simd::{Avx2, Elem, Simd},
+    matmul::simd::epilogue::Floats,
+    simd::{
+        Eight, Elem, Simd,
+        cells::{self, Cells},
+    },
 };
 use half::{bf16, f16};
-use std::arch::x86_64::*;
 
 /// Most rows that are side by side in vectors.
 const MOST_LANES: usize = 32;
@@ -279,7 +278,7 @@ impl Problem<'_> {
     /// for those behind it.
     ///
     /// # Safety
-    /// The operands are alive, `to` has room, the CPU has AVX2, FMA and F16C.
+    /// The operands are alive, `to` has room, the CPU has the features of [`Eight`].
     pub unsafe fn load_queries(
         &self,
         task: &Task,
@@ -413,7 +412,8 @@ unsafe fn put<S: Simd>(p: *mut f32, n: usize, v: S::F) {
 
 /// Loads `len` elements of the rows at element offsets `from` as `to[len][from.len()]`, times
 /// `factor`.
-#[target_feature(enable = "avx2,fma,f16c")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma,f16c"))]
+#[cfg_attr(target_arch = "aarch64", target_feature(enable = "neon"))]
 unsafe fn rows_to_lanes(data: Floats, from: &[usize], len: usize, factor: f32, to: *mut f32) {
     #[inline(always)]
     unsafe fn rows<T: Elem>(
@@ -425,26 +425,31 @@ unsafe fn rows_to_lanes(data: Floats, from: &[usize], len: usize, factor: f32, t
     ) {
         // SAFETY: len elements of each row exist; stores stay inside `to`.
         unsafe {
-            let factor = _mm256_set1_ps(factor);
+            let factor = Eight::splat(factor);
             for (l, eight) in from.as_chunks::<8>().0.iter().enumerate() {
                 let to = to.add(l * 8);
-                let mut cells = [_mm256_setzero_ps(); 8];
+                let mut rows = [cells::zero(); 8];
                 let mut d = 0;
                 while d + 8 <= len {
                     for i in 0..8 {
-                        let v = T::load::<Avx2>(start.add(eight[i] + d));
-                        cells[i] = _mm256_mul_ps(v, factor);
+                        let v = T::load::<Eight>(start.add(eight[i] + d));
+                        rows[i] = cells::of_f32(Eight::mul(v, factor));
                     }
-                    put8(transpose8(cells), 8, to.add(d * from.len()), from.len());
+                    put8(
+                        cells::transpose8(rows),
+                        8,
+                        to.add(d * from.len()),
+                        from.len(),
+                    );
                     d += 8;
                 }
                 if d < len {
                     for i in 0..8 {
-                        let v = T::load_n::<Avx2>(start.add(eight[i] + d), len - d);
-                        cells[i] = _mm256_mul_ps(v, factor);
+                        let v = T::load_n::<Eight>(start.add(eight[i] + d), len - d);
+                        rows[i] = cells::of_f32(Eight::mul(v, factor));
                     }
                     put8(
-                        transpose8(cells),
+                        cells::transpose8(rows),
                         len - d,
                         to.add(d * from.len()),
                         from.len(),
@@ -464,26 +469,28 @@ unsafe fn rows_to_lanes(data: Floats, from: &[usize], len: usize, factor: f32, t
 }
 
 /// As [`rows_to_lanes`] with -inf where a byte is 0 and 0 where it is not.
-#[target_feature(enable = "avx2,fma,f16c")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma,f16c"))]
+#[cfg_attr(target_arch = "aarch64", target_feature(enable = "neon"))]
 unsafe fn bytes_to_lanes(start: *const u8, from: &[usize], len: usize, to: *mut f32) {
     // SAFETY: len bytes of each row exist; stores stay inside `to`.
     unsafe {
-        let low = _mm256_set1_ps(f32::NEG_INFINITY);
+        let low = Eight::splat(f32::NEG_INFINITY);
         for (l, eight) in from.as_chunks::<8>().0.iter().enumerate() {
             let mut d = 0;
             while d < len {
                 let n = (len - d).min(8);
-                let mut cells = [low; 8];
+                let mut rows = [cells::of_f32(low); 8];
                 for i in 0..8 {
                     let mut bytes = [0u8; 8];
                     let row = start.add(eight[i] + d);
                     std::ptr::copy_nonoverlapping(row, bytes.as_mut_ptr(), n);
-                    let wide = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(i64::from_le_bytes(bytes)));
-                    let hidden = _mm256_cmpeq_epi32(wide, _mm256_setzero_si256());
-                    cells[i] = _mm256_and_ps(_mm256_castsi256_ps(hidden), low);
+                    let wide = Eight::load_i8(bytes.as_ptr());
+                    let square = Eight::mul(wide, wide);
+                    let hide = Eight::where_le(square, Eight::zero(), low, Eight::zero());
+                    rows[i] = cells::of_f32(hide);
                 }
                 put8(
-                    transpose8(cells),
+                    cells::transpose8(rows),
                     n,
                     to.add(d * from.len() + l * 8),
                     from.len(),
@@ -496,30 +503,30 @@ unsafe fn bytes_to_lanes(start: *const u8, from: &[usize], len: usize, to: *mut 
 
 /// The first `n` vectors, `step` floats apart.
 #[inline(always)]
-unsafe fn put8(cells: [__m256; 8], n: usize, to: *mut f32, step: usize) {
+unsafe fn put8(rows: [Cells; 8], n: usize, to: *mut f32, step: usize) {
     // SAFETY: the caller's `to` has room.
     unsafe {
         if n == 8 {
             for i in 0..8 {
-                _mm256_storeu_ps(to.add(i * step), cells[i]);
+                cells::store(to.add(i * step).cast(), rows[i]);
             }
         } else {
-            for (i, cell) in cells.into_iter().enumerate().take(n) {
-                _mm256_storeu_ps(to.add(i * step), cell);
+            for (i, row) in rows.into_iter().enumerate().take(n) {
+                cells::store(to.add(i * step).cast(), row);
             }
         }
     }
 }
 
 /// True unless all of `n` numbers, a multiple of 8, are -inf.
-#[target_feature(enable = "avx2,fma,f16c")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma,f16c"))]
+#[cfg_attr(target_arch = "aarch64", target_feature(enable = "neon"))]
 unsafe fn some_finite(p: *const f32, n: usize) -> bool {
     // SAFETY: n numbers exist.
     unsafe {
-        let low = _mm256_set1_ps(f32::NEG_INFINITY);
+        let low = Eight::splat(f32::NEG_INFINITY);
         for i in (0..n).step_by(8) {
-            let above = _mm256_cmp_ps::<_CMP_NLE_UQ>(_mm256_loadu_ps(p.add(i)), low);
-            if _mm256_movemask_ps(above) != 0 {
+            if Eight::any_not_le(Eight::load(p.add(i)), low) {
                 return true;
             }
         }
@@ -528,7 +535,8 @@ unsafe fn some_finite(p: *const f32, n: usize) -> bool {
 }
 
 /// Stores lane `i` of `sums[len][lanes]` times `factors[i]` as the row at element offset `to[i]`.
-#[target_feature(enable = "avx2,fma,f16c")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma,f16c"))]
+#[cfg_attr(target_arch = "aarch64", target_feature(enable = "neon"))]
 unsafe fn lanes_to_rows(
     sums: *const f32,
     lanes: usize,
@@ -540,21 +548,22 @@ unsafe fn lanes_to_rows(
     // SAFETY: whole vectors of lanes exist in `sums`; len elements of each row exist.
     unsafe {
         for (l, to) in to.chunks(8).enumerate() {
-            let factor = _mm256_loadu_ps(factors.as_ptr().add(l * 8));
+            let factor = Eight::load(factors.as_ptr().add(l * 8));
             let mut d = 0;
             while d < len {
                 let n = (len - d).min(8);
-                let mut cells = [_mm256_setzero_ps(); 8];
+                let mut rows = [cells::zero(); 8];
                 for i in 0..n {
-                    let v = _mm256_loadu_ps(sums.add((d + i) * lanes + l * 8));
-                    cells[i] = _mm256_mul_ps(v, factor);
+                    let v = Eight::load(sums.add((d + i) * lanes + l * 8));
+                    rows[i] = cells::of_f32(Eight::mul(v, factor));
                 }
-                let cells = transpose8(cells);
+                let turned = cells::transpose8(rows);
                 for (i, to) in to.iter().enumerate() {
-                    if data.dtype == DType::F32 {
-                        put::<Avx2>(data.start.cast::<f32>().add(to + d), n, cells[i]);
+                    // Stores of a part of a vector are slow.
+                    if n == 8 && data.dtype == DType::F32 {
+                        cells::store(data.start.cast::<u32>().add(to + d), turned[i]);
                     } else {
-                        data.store::<Avx2>(to + d, n, cells[i]);
+                        data.store::<Eight>(to + d, n, cells::to_f32(turned[i]));
                     }
                 }
                 d += n;
@@ -598,7 +607,7 @@ pub(super) unsafe fn locate(
 ///
 /// # Safety
 /// `row` is the first byte of a row that has elements `i..i + n`, `i` a multiple of 16, `n` at
-/// most `LANES`, and the CPU has the features of `S`, AVX2 and F16C.
+/// most `LANES`, and the CPU has the features of `S` and [`Eight`].
 pub(super) trait Numbers: Copy {
     /// `n` of them from `i` on, the rest zero.
     unsafe fn load_n<S: Lanes>(row: *const u8, i: usize, n: usize) -> S::F;
@@ -649,8 +658,7 @@ impl Numbers for Q8 {
         // SAFETY: a block of the row.
         unsafe {
             let block = row.add(i / 32 * Q8_BYTES);
-            let scale = i32::from(block.cast::<u16>().read_unaligned());
-            let scale = _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(scale)));
+            let scale = cells::f16_at(block);
             S::mul(S::load_i8(block.add(2 + i % 32)), S::splat(scale))
         }
     }

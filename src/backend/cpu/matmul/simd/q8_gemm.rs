@@ -2,8 +2,8 @@
 //! a panel of bytes in groups of four k, and a register tile of integer dot products runs over
 //! all rows of x. Every format runs at the speed of the tile.
 
-use super::{codes::Codes, q8_rows::RowsPtr};
-use crate::backend::cpu::x86::{Avx2, Avx512, Simd};
+use super::{codes::Codes, f32_gemm::chunk, q8_rows::RowsPtr};
+use crate::backend::cpu::simd::{Avx2, Avx512, Simd, cells::transpose8};
 use std::arch::x86_64::*;
 
 /// k per panel: the panel of 32 columns and its scales stay in the first cache levels.
@@ -12,32 +12,6 @@ pub(super) const KC: usize = 512;
 /// Scales (and minima) of a panel of `columns`: at most two for every 32 codes.
 pub(super) const fn panel_scales(columns: usize) -> usize {
     KC / 16 * columns
-}
-
-/// 8 x 8 transposition of 32-bit cells.
-#[inline(always)]
-pub(in crate::backend::cpu::matmul) unsafe fn transpose8(r: [__m256i; 8]) -> [__m256i; 8] {
-    // SAFETY: the caller has AVX2.
-    unsafe {
-        let mut t = r;
-        for i in 0..4 {
-            t[2 * i] = _mm256_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
-            t[2 * i + 1] = _mm256_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
-        }
-        let mut u = t;
-        for i in 0..2 {
-            u[4 * i] = _mm256_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
-            u[4 * i + 1] = _mm256_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
-            u[4 * i + 2] = _mm256_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
-            u[4 * i + 3] = _mm256_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
-        }
-        let mut v = u;
-        for i in 0..4 {
-            v[i] = _mm256_permute2x128_si256::<0x20>(u[i], u[i + 4]);
-            v[i + 4] = _mm256_permute2x128_si256::<0x31>(u[i], u[i + 4]);
-        }
-        v
-    }
 }
 
 /// Floats per 32 codes and column in a panel's scales.
@@ -321,16 +295,5 @@ pub(super) unsafe fn columns<S: Simd, F: Codes>(
             }
             .class::<S, F>();
         }
-    }
-}
-
-/// Rows of the next tile when `left` remain and a tile holds `most`: the last two share evenly.
-pub(super) const fn chunk(left: usize, most: usize) -> usize {
-    if left >= 2 * most || left == most {
-        most
-    } else if left > most {
-        left.div_ceil(2)
-    } else {
-        left
     }
 }

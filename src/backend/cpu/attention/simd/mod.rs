@@ -1,29 +1,35 @@
-//! Attention for AVX2, AVX-512 and AVX512-BF16: the table rows and how they run.
+//! Attention for AVX2, AVX-512, AVX512-BF16 and NEON: the table rows and how they run.
 
 mod decode;
 mod flash;
+#[cfg(target_arch = "x86_64")]
 mod halves;
 mod lanes;
 mod problem;
 mod split;
 
+#[cfg(target_arch = "x86_64")]
+use self::halves::Halves;
 use self::{
     flash::Exact,
-    halves::Halves,
     problem::{Heads, Mask, Partials, Plain, Problem, Q8, Segment, Task},
     split::{Join, tasks},
 };
 use super::seqs::{self, Cache};
+#[cfg(target_arch = "aarch64")]
+use crate::backend::cpu::simd::Neon;
+#[cfg(target_arch = "x86_64")]
+use crate::backend::cpu::simd::{Avx2, Avx512};
 use crate::backend::cpu::{
-    matmul::x86::epilogue::{Floats, is_simd_float},
+    matmul::simd::epilogue::{Floats, is_simd_float},
     rows::{Ctx, Env, Row},
-    simd::{Avx2, Avx512, Scratch},
+    simd::{Eight, Scratch},
     view::Src,
 };
 use crate::{
     DType, Element, KernelId, Op, Quality, Tensor, TensorDesc,
     error::{Error, Refusal, Result},
-    op::{Arguments, Attention, OpKind, Precision},
+    op::{Arguments, Attention, OpKind},
     quant::QuantFormat,
 };
 use half::{bf16, f16};
@@ -34,10 +40,15 @@ const SERIAL: u64 = 1 << 18;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Level {
+    #[cfg(target_arch = "x86_64")]
     Avx2,
+    #[cfg(target_arch = "x86_64")]
     Avx512,
     /// AVX-512 with BF16, which rounds queries, keys, values and weights.
+    #[cfg(target_arch = "x86_64")]
     Bf16,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
 }
 
 thread_local! {
@@ -87,6 +98,31 @@ macro_rules! of_cache {
     };
 }
 
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon")]
+unsafe fn task_neon<N: problem::Numbers>(
+    p: &Problem<'_>,
+    t: &Task,
+    scratch: &mut Scratch,
+    to: Partials,
+) {
+    let rows = t.queries.len * p.group;
+    // SAFETY: the caller's contract is the callee's.
+    unsafe {
+        if rows <= decode::most_rows(8) {
+            let at = scratch.take(decode::scratch::<Neon>(p, rows));
+            decode::task::<Neon, N, 8, 4, 2>(p, t, at, to);
+        } else if rows <= 8 {
+            let at = scratch.take(flash::scratch::<Neon>(p, rows, 8, 1));
+            flash::task::<Neon, Exact, N, 8, 1>(p, t, at, to);
+        } else {
+            let at = scratch.take(flash::scratch::<Neon>(p, rows, 4, 3));
+            flash::task::<Neon, Exact, N, 4, 3>(p, t, at, to);
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn task_avx2<N: problem::Numbers>(
     p: &Problem<'_>,
@@ -110,6 +146,7 @@ unsafe fn task_avx2<N: problem::Numbers>(
     }
 }
 
+#[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 unsafe fn task_avx512<N: problem::Numbers>(
     p: &Problem<'_>,
@@ -133,6 +170,7 @@ unsafe fn task_avx512<N: problem::Numbers>(
     }
 }
 
+#[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
 unsafe fn task_bf16<N: problem::Numbers>(
     p: &Problem<'_>,
@@ -156,10 +194,11 @@ unsafe fn task_bf16<N: problem::Numbers>(
     }
 }
 
-#[target_feature(enable = "avx2,fma,f16c")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma,f16c"))]
+#[cfg_attr(target_arch = "aarch64", target_feature(enable = "neon"))]
 unsafe fn join(p: &Problem<'_>, j: &Join, partials: Partials) {
     // SAFETY: the caller's contract is the callee's.
-    unsafe { p.join::<Avx2>(&j.task, j.at, j.parts, partials) }
+    unsafe { p.join::<Eight>(&j.task, j.at, j.parts, partials) }
 }
 
 /// Zeros for these queries, which no sequence owns.
@@ -249,10 +288,15 @@ unsafe fn run(ctx: &Ctx, op: &Attention<Tensor>, level: Level) -> Result<()> {
                 // SAFETY: `fits` saw the instruction sets; tasks write rows of their own.
                 unsafe {
                     match level {
+                        #[cfg(target_arch = "aarch64")]
+                        Level::Neon => of_cache!(element, task_neon(&p, task, scratch, partials)),
+                        #[cfg(target_arch = "x86_64")]
                         Level::Avx2 => of_cache!(element, task_avx2(&p, task, scratch, partials)),
+                        #[cfg(target_arch = "x86_64")]
                         Level::Avx512 => {
                             of_cache!(element, task_avx512(&p, task, scratch, partials));
                         }
+                        #[cfg(target_arch = "x86_64")]
                         Level::Bf16 => of_cache!(element, task_bf16(&p, task, scratch, partials)),
                     }
                 }
@@ -275,19 +319,21 @@ fn fits(env: &Env, op: &Op<TensorDesc>, level: Level) -> Result<Quality, Refusal
     let Op::Attention(op) = op else {
         return Err(Refusal::Op);
     };
-    let has = match level {
-        Level::Avx2 => env.isa.avx2,
-        Level::Avx512 => env.isa.avx512,
-        Level::Bf16 => env.isa.avx512_bf16,
+    let (has, name) = match level {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => (env.isa.avx2, "AVX2, FMA and F16C"),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => (env.isa.avx512, "AVX-512 F, BW, DQ and VL"),
+        #[cfg(target_arch = "x86_64")]
+        Level::Bf16 => (env.isa.avx512_bf16, "AVX-512 BF16"),
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon => (env.isa.neon, "NEON"),
     };
     if !has {
-        return Err(Refusal::Feature(match level {
-            Level::Avx2 => "AVX2, FMA and F16C",
-            Level::Avx512 => "AVX-512 F, BW, DQ and VL",
-            Level::Bf16 => "AVX-512 BF16",
-        }));
+        return Err(Refusal::Feature(name));
     }
-    if level == Level::Bf16 && !op.precision.accepts(Precision::HALF) {
+    #[cfg(target_arch = "x86_64")]
+    if level == Level::Bf16 && !op.precision.accepts(crate::Precision::HALF) {
         return Err(Refusal::Precision);
     }
     let (k, v) = (op.kv.k(), op.kv.v());
@@ -353,10 +399,15 @@ macro_rules! row {
     };
 }
 
-/// Kernels of x86-64, best first.
+/// Kernels, best first.
 pub(crate) const ROWS: &[Row] = &[
+    #[cfg(target_arch = "aarch64")]
+    row!("cpu-attention-neon", Neon),
+    #[cfg(target_arch = "x86_64")]
     row!("cpu-attention-avx512bf16", Bf16),
+    #[cfg(target_arch = "x86_64")]
     row!("cpu-attention-avx512", Avx512),
+    #[cfg(target_arch = "x86_64")]
     row!("cpu-attention-avx2", Avx2),
 ];
 

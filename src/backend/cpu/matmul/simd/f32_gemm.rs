@@ -1,14 +1,14 @@
 //! f32 multiply-add kernels for weights of any type: a panel of columns is converted to f32 once
 //! and shared by all rows of x; few rows of x are multiplied with the weights as they stream by.
 
-use super::{
-    codes::decode,
-    q8_gemm::{chunk, transpose8},
-    q8_gemv::AHEAD,
-};
-use crate::backend::cpu::x86::{Avx2, Avx512, Elem, Simd};
+#[cfg(target_arch = "x86_64")]
+use super::codes::decode;
+#[cfg(target_arch = "aarch64")]
+use crate::backend::cpu::simd::Neon;
+#[cfg(target_arch = "x86_64")]
+use crate::backend::cpu::simd::{Avx2, Avx512};
+use crate::backend::cpu::simd::{Eight, Elem, Simd, cells};
 use crate::quant::QuantFormat;
-use std::arch::x86_64::*;
 
 /// k per panel.
 pub(super) const KC: usize = 256;
@@ -16,14 +16,44 @@ pub(super) const KC: usize = 256;
 pub(super) const MAX_M: usize = 4;
 /// Rows of a tile.
 const ROWS: usize = 6;
+/// Bytes that rows are fetched ahead of their use.
+pub(super) const AHEAD: usize = 2048;
 /// Rows of w that are read side by side.
 const SIDE: usize = 4;
+
+/// Rows of the next tile when `left` remain and a tile holds `most`: the last two share evenly.
+pub(super) const fn chunk(left: usize, most: usize) -> usize {
+    if left >= 2 * most || left == most {
+        most
+    } else if left > most {
+        left.div_ceil(2)
+    } else {
+        left
+    }
+}
+
+/// Decodes `len` elements, whole blocks, of one row to f32.
+///
+/// # Safety
+/// `w` and `out` hold that many.
+#[cfg(target_arch = "aarch64")]
+unsafe fn decode(format: QuantFormat, w: *const u8, len: usize, out: *mut f32) {
+    let (block_len, block_bytes) = (format.block_len(), format.block_bytes());
+    // SAFETY: the caller promises whole blocks at w and room at out.
+    unsafe {
+        for b in 0..len / block_len {
+            let bytes = std::slice::from_raw_parts(w.add(b * block_bytes), block_bytes);
+            let out = std::slice::from_raw_parts_mut(out.add(b * block_len), block_len);
+            format.decode_block(bytes, out);
+        }
+    }
+}
 
 /// Rows of weights that can be had as f32.
 ///
 /// # Safety
-/// `w` points to the row's first byte and the row has `k0 + len` elements; the CPU has AVX2, FMA
-/// and F16C.
+/// `w` points to the row's first byte and the row has `k0 + len` elements; the CPU has the
+/// features of [`Eight`].
 pub(in crate::backend::cpu) trait Source: Copy {
     /// The plain type that the kernels load themselves.
     type Direct: Elem;
@@ -74,7 +104,7 @@ impl Source for Blocks {
 ///
 /// # Safety
 /// The rows exist, at most `columns`; `panel` has room; `buffer` has `8 len` floats; the CPU has
-/// the features of `S` and AVX2, FMA and F16C.
+/// the features of `S` and of [`Eight`].
 #[inline(always)]
 pub(in crate::backend::cpu) unsafe fn pack<S: Simd, W: Source>(
     source: W,
@@ -97,20 +127,20 @@ pub(in crate::backend::cpu) unsafe fn pack<S: Simd, W: Source>(
             let mut k = 0;
             while k < len {
                 let step = (len - k).min(8);
-                let mut cells = [_mm256_setzero_si256(); 8];
+                let mut rows = [cells::zero(); 8];
                 for r in 0..8 {
                     if !from[r].is_null() {
                         let v = if step == 8 {
-                            W::Direct::load::<Avx2>(from[r].add(k))
+                            W::Direct::load::<Eight>(from[r].add(k))
                         } else {
-                            W::Direct::load_n::<Avx2>(from[r].add(k), step)
+                            W::Direct::load_n::<Eight>(from[r].add(k), step)
                         };
-                        cells[r] = _mm256_castps_si256(v);
+                        rows[r] = cells::of_f32(v);
                     }
                 }
-                let cells = transpose8(cells);
+                let turned = cells::transpose8(rows);
                 for i in 0..step {
-                    _mm256_storeu_si256(panel.add((k + i) * columns + c0).cast(), cells[i]);
+                    cells::store(panel.add((k + i) * columns + c0).cast(), turned[i]);
                 }
                 k += step;
             }
@@ -180,20 +210,32 @@ impl Tile {
     pub unsafe fn run<S: Simd>(self, m: usize, len: usize, first: bool) {
         // SAFETY: the caller's contract is the callee's.
         unsafe {
+            #[cfg(target_arch = "x86_64")]
             if S::LANES == Avx512::LANES {
                 self.run_avx512(m, len, first);
             } else {
                 self.run_avx2(m, len, first);
             }
+            #[cfg(target_arch = "aarch64")]
+            self.run_neon(m, len, first);
         }
     }
 
+    #[cfg(target_arch = "aarch64")]
+    #[target_feature(enable = "neon")]
+    unsafe fn run_neon(self, m: usize, len: usize, first: bool) {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { self.all::<Neon>(m, len, first) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma")]
     unsafe fn run_avx2(self, m: usize, len: usize, first: bool) {
         // SAFETY: the caller's contract is the callee's.
         unsafe { self.all::<Avx2>(m, len, first) }
     }
 
+    #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     unsafe fn run_avx512(self, m: usize, len: usize, first: bool) {
         // SAFETY: the caller's contract is the callee's.
@@ -287,7 +329,7 @@ unsafe fn dots<S: Simd, T: Elem, const M: usize>(
         while k + S::LANES <= len {
             for r in 0..SIDE {
                 let at = rows[r].add(k);
-                _mm_prefetch::<_MM_HINT_T0>(at.cast::<u8>().wrapping_add(AHEAD).cast());
+                cells::prefetch(at.cast::<u8>().wrapping_add(AHEAD), true);
                 let w = T::load::<S>(at);
                 for m in 0..M {
                     acc[r][m] = S::fma(w, S::load(x[m].add(k)), acc[r][m]);
@@ -361,7 +403,7 @@ unsafe fn span<S: Simd, W: Source, const M: usize>(
 ///
 /// # Safety
 /// The rows exist, at least one of each; `buffer` has `KC * 4` floats; the CPU has the features
-/// of `S` and AVX2, FMA and F16C.
+/// of `S` and of [`Eight`].
 #[inline(always)]
 pub(super) unsafe fn gemv<S: Simd, W: Source>(
     source: W,

@@ -1,33 +1,43 @@
-//! Matrix products for AVX2 and AVX-512: the table rows, and how one op becomes tasks.
+//! Matrix products by vectors: the table rows, and how one op becomes tasks.
 
+#[cfg(target_arch = "x86_64")]
 mod codes;
 pub(in crate::backend::cpu) mod epilogue;
 pub(in crate::backend::cpu) mod f32_gemm;
+#[cfg(target_arch = "x86_64")]
 mod q8_gemm;
+#[cfg(target_arch = "x86_64")]
 mod q8_gemv;
+#[cfg(target_arch = "x86_64")]
 pub(in crate::backend::cpu::matmul) mod q8_rows;
 
-pub(in crate::backend::cpu::matmul) use self::q8_gemm::transpose8;
-
+#[cfg(target_arch = "x86_64")]
 use self::{
     codes::with_codes,
-    epilogue::{Floats, Matrix, Output, is_simd_float},
-    f32_gemm::{Blocks, Plain},
     q8_gemv::{ByAvx2, ByPairs, BySupers},
     q8_rows::{Q8Rows, RowsPtr, quantize},
 };
+use self::{
+    epilogue::{Floats, Matrix, Output, is_simd_float},
+    f32_gemm::{Blocks, Plain},
+};
+#[cfg(target_arch = "aarch64")]
+use crate::backend::cpu::simd::Neon;
+#[cfg(target_arch = "x86_64")]
+use crate::backend::cpu::simd::{Avx2, Avx512};
 use crate::backend::cpu::{
     isa::Isa,
     rows::{Ctx, Env, Row},
+    simd::{Eight, Scratch, Shared, Simd},
     view::Dst,
-    x86::{Avx2, Avx512, Scratch, Shared, Simd},
 };
 use crate::{
-    DType, Element, KernelId, Op, Precision, Quality, Tensor, TensorDesc,
+    DType, Element, KernelId, Op, Quality, Tensor, TensorDesc,
     error::{Error, Refusal, Result},
     op::{Act, Epilogue, MatMul, OpKind, Weight},
-    quant::QuantFormat,
 };
+#[cfg(target_arch = "x86_64")]
+use crate::{Precision, quant::QuantFormat};
 use half::{bf16, f16};
 use std::{cell::RefCell, marker::PhantomData};
 
@@ -69,6 +79,7 @@ unsafe impl Send for Product {}
 /// How x is read by the kernels.
 #[derive(Clone, Copy)]
 enum Acts {
+    #[cfg(target_arch = "x86_64")]
     Q8(RowsPtr),
     /// f32 rows and their stride.
     F32(Shared<f32>, usize),
@@ -77,13 +88,26 @@ enum Acts {
 /// Which kernels run.
 #[derive(Clone, Copy, PartialEq)]
 pub(in crate::backend::cpu::matmul) enum Level {
+    #[cfg(target_arch = "x86_64")]
     Avx2,
+    #[cfg(target_arch = "x86_64")]
     Avx512,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    /// For products of bytes.
+    #[cfg(target_arch = "aarch64")]
+    Dotprod,
 }
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
-    static XS: RefCell<(Q8Rows, Vec<f32>)> = RefCell::default();
+    /// Rows of x as f32.
+    static XS: RefCell<Vec<f32>> = RefCell::default();
+}
+#[cfg(target_arch = "x86_64")]
+thread_local! {
+    /// Rows of x in 8 bits.
+    static BYTES: RefCell<Q8Rows> = RefCell::default();
 }
 
 /// First byte of a tensor's first cell.
@@ -273,7 +297,9 @@ fn tasks(products: &[Product], m: usize, width: usize, threads: usize) -> Vec<Ta
 
 /// Most rows of x that are multiplied without unpacking panels.
 pub(in crate::backend::cpu::matmul) const MAX_M: usize = 4;
-const _: () = assert!(MAX_M == q8_gemv::MAX_M && MAX_M == f32_gemm::MAX_M);
+const _: () = assert!(MAX_M == f32_gemm::MAX_M);
+#[cfg(target_arch = "x86_64")]
+const _: () = assert!(MAX_M == q8_gemv::MAX_M);
 
 impl Task {
     /// Computes it.
@@ -281,7 +307,7 @@ impl Task {
     /// # Safety
     /// The operands of the op are alive and the CPU has the features of `S`.
     #[inline(always)]
-    unsafe fn run<S: Simd>(&self, p: &Product, x: Acts, vnni: bool, scratch: &mut Scratch) {
+    unsafe fn run<S: Simd>(&self, p: &Product, x: Acts, scratch: &mut Scratch) {
         let width = 2 * S::LANES;
         let batch = &p.batches[self.batch];
         let (m, n, k, stride) = (self.m, self.n, p.k, p.w_stride);
@@ -290,7 +316,9 @@ impl Task {
         let ld = if m <= MAX_M { n } else { width };
         let sums = (m * ld).next_multiple_of(16);
         let panel = f32_gemm::KC * width;
-        let rest = (f32_gemm::KC * 8).max(q8_gemm::panel_scales(width));
+        let rest = f32_gemm::KC * 8;
+        #[cfg(target_arch = "x86_64")]
+        let rest = rest.max(q8_gemm::panel_scales(width));
         let c = scratch.take(sums + panel + rest);
         // SAFETY: rows and columns of the task exist; the scratch has room as computed.
         unsafe {
@@ -298,11 +326,10 @@ impl Task {
             let rest_at = panel_at.add(panel);
             let w = p.w.add(batch.w + self.n0 * stride);
             match x {
+                #[cfg(target_arch = "x86_64")]
                 Acts::Q8(x) => {
                     let (x, panel) = (x.at(row, 0), panel_at.cast());
-                    q8::<S>(
-                        x, m, w, p.element, stride, n, k, panel, rest_at, c, ld, vnni,
-                    );
+                    q8::<S>(x, m, w, p.element, stride, n, k, panel, rest_at, c, ld);
                 }
                 Acts::F32(x, step) => {
                     let x = x.0.add(row * step).cast_const();
@@ -316,6 +343,7 @@ impl Task {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 unsafe fn q8<S: Simd>(
     x: RowsPtr,
@@ -329,7 +357,6 @@ unsafe fn q8<S: Simd>(
     scales: *mut f32,
     c: *mut f32,
     ld: usize,
-    vnni: bool,
 ) {
     let Element::Quant(format) = element else {
         return;
@@ -343,7 +370,7 @@ unsafe fn q8<S: Simd>(
                 };
             }
             with_codes!(format, run, ());
-        } else if vnni {
+        } else if S::LANES == Avx512::LANES {
             match format {
                 QuantFormat::Q4_0 => {
                     q8_gemv::gemv::<ByPairs<codes::Q4_0>>(x, m, w, stride, n, k, c, ld)
@@ -414,20 +441,30 @@ unsafe fn float<S: Simd>(
     }
 }
 
+#[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn task_avx2(task: &Task, p: &Product, x: Acts, scratch: &mut Scratch) {
     // SAFETY: the caller's contract is the callee's.
-    unsafe { task.run::<Avx2>(p, x, false, scratch) }
+    unsafe { task.run::<Avx2>(p, x, scratch) }
 }
 
+#[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn task_avx512(task: &Task, p: &Product, x: Acts, scratch: &mut Scratch) {
     // SAFETY: the caller's contract is the callee's.
-    unsafe { task.run::<Avx512>(p, x, true, scratch) }
+    unsafe { task.run::<Avx512>(p, x, scratch) }
+}
+
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon")]
+unsafe fn task_neon(task: &Task, p: &Product, x: Acts, scratch: &mut Scratch) {
+    // SAFETY: the caller's contract is the callee's.
+    unsafe { task.run::<Neon>(p, x, scratch) }
 }
 
 /// f32 values of `k` elements.
-#[target_feature(enable = "avx2,fma,f16c")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma,f16c"))]
+#[cfg_attr(target_arch = "aarch64", target_feature(enable = "neon"))]
 pub(in crate::backend::cpu::matmul) unsafe fn to_f32(
     x: Floats,
     at: usize,
@@ -439,10 +476,43 @@ pub(in crate::backend::cpu::matmul) unsafe fn to_f32(
         let mut i = 0;
         while i < k {
             let n = (k - i).min(8);
-            Avx2::store_n(out.add(i), n, x.load::<Avx2>(at + i, n));
+            Eight::store_n(out.add(i), n, x.load::<Eight>(at + i, n));
             i += n;
         }
     }
+}
+
+/// Rounds `rows` rows of `k` numbers of x, which start at the elements `place`.
+///
+/// # Safety
+/// The rows exist; the CPU has AVX2, FMA and F16C.
+#[cfg(target_arch = "x86_64")]
+unsafe fn rounded(
+    ctx: &Ctx,
+    x: Floats,
+    rows: usize,
+    k: usize,
+    place: &(dyn Fn(usize) -> usize + Sync),
+    bytes: &mut Q8Rows,
+) -> RowsPtr {
+    bytes.resize(rows, k);
+    let out = bytes.rows();
+    ctx.pool.parallel(rows, (rows * k) as u64 / 4, |range| {
+        let x = &x;
+        for row in range {
+            // SAFETY: a row of x and one of `bytes`; the caller saw AVX2.
+            unsafe {
+                let (at, size) = (place(row), x.dtype.size());
+                let from = x.start.add(at * size);
+                match x.dtype {
+                    DType::F16 => quantize(from.cast::<f16>(), k, row, out),
+                    DType::BF16 => quantize(from.cast::<bf16>(), k, row, out),
+                    _ => quantize(from.cast::<f32>(), k, row, out),
+                }
+            }
+        }
+    });
+    out
 }
 
 /// Runs products that share x.
@@ -458,46 +528,17 @@ unsafe fn run(ctx: &Ctx, ops: &[MatMul<Tensor>], q8: bool, level: Level) -> Resu
         .collect::<Result<Vec<_>>>()?;
     let (m, k) = (xs.m, xs.k);
     let rows = xs.starts.len() * m;
-    let width = if level == Level::Avx512 { 32 } else { 16 };
+    let width = match level {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => 32,
+        _ => 16,
+    };
     let tasks = tasks(&products, m, width, ctx.pool.threads());
-    XS.with_borrow_mut(|(bytes, wide)| {
-        let place = |row: usize| xs.starts[row / m.max(1)] + row % m.max(1) * xs.stride;
-        let acts = if q8 {
-            bytes.resize(rows, k);
-            let out = bytes.rows();
-            ctx.pool.parallel(rows, (rows * k) as u64 / 4, |range| {
-                let x = &x;
-                for row in range {
-                    // SAFETY: a row of x and one of `bytes`; `fits` saw AVX2.
-                    unsafe {
-                        let (at, size) = (place(row), x.dtype.size());
-                        let from = x.start.add(at * size);
-                        match x.dtype {
-                            DType::F16 => quantize(from.cast::<f16>(), k, row, out),
-                            DType::BF16 => quantize(from.cast::<bf16>(), k, row, out),
-                            _ => quantize(from.cast::<f32>(), k, row, out),
-                        }
-                    }
-                }
-            });
-            Acts::Q8(out)
-        } else if x.dtype == DType::F32 && xs.starts.len() == 1 {
-            Acts::F32(Shared(x.start.cast()), xs.stride)
-        } else {
-            wide.resize(rows * k, 0.0);
-            let out = Shared(wide.as_mut_ptr());
-            ctx.pool.parallel(rows, (rows * k) as u64 / 4, |range| {
-                let out = &out;
-                for row in range {
-                    // SAFETY: a row of x and one of `wide`; `fits` saw AVX2.
-                    unsafe { to_f32(x, place(row), k, out.0.add(row * k)) }
-                }
-            });
-            Acts::F32(out, k)
-        };
-        let work: usize = products.iter().map(|p| p.n * p.batches.len() * k).sum();
-        // Guesses: four weights per nanosecond streamed, 64 products in panels.
-        let nanoseconds = if m <= MAX_M { work / 16 } else { work * m / 64 };
+    let work: usize = products.iter().map(|p| p.n * p.batches.len() * k).sum();
+    // Guesses: four weights per nanosecond streamed, 64 products in panels.
+    let nanoseconds = if m <= MAX_M { work / 16 } else { work * m / 64 };
+    let place = |row: usize| xs.starts[row / m.max(1)] + row % m.max(1) * xs.stride;
+    let multiply = |acts: Acts| {
         ctx.pool.parallel(tasks.len(), nanoseconds as u64, |range| {
             SCRATCH.with_borrow_mut(|scratch| {
                 for task in &tasks[range] {
@@ -506,13 +547,45 @@ unsafe fn run(ctx: &Ctx, ops: &[MatMul<Tensor>], q8: bool, level: Level) -> Resu
                     // results.
                     unsafe {
                         match level {
+                            #[cfg(target_arch = "x86_64")]
                             Level::Avx2 => task_avx2(task, p, acts, scratch),
+                            #[cfg(target_arch = "x86_64")]
                             Level::Avx512 => task_avx512(task, p, acts, scratch),
+                            #[cfg(target_arch = "aarch64")]
+                            _ => task_neon(task, p, acts, scratch),
                         }
                     }
                 }
             });
         });
+    };
+    #[cfg(target_arch = "x86_64")]
+    if q8 {
+        BYTES.with_borrow_mut(|bytes| {
+            // SAFETY: rows of x; `fits` saw AVX2.
+            let rows = unsafe { rounded(ctx, x, rows, k, &place, bytes) };
+            multiply(Acts::Q8(rows));
+        });
+        return Ok(());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    debug_assert!(!q8);
+    XS.with_borrow_mut(|wide| {
+        let acts = if x.dtype == DType::F32 && xs.starts.len() == 1 {
+            Acts::F32(Shared(x.start.cast()), xs.stride)
+        } else {
+            wide.resize(rows * k, 0.0);
+            let out = Shared(wide.as_mut_ptr());
+            ctx.pool.parallel(rows, (rows * k) as u64 / 4, |range| {
+                let out = &out;
+                for row in range {
+                    // SAFETY: a row of x and one of `wide`; `fits` saw the features.
+                    unsafe { to_f32(x, place(row), k, out.0.add(row * k)) }
+                }
+            });
+            Acts::F32(out, k)
+        };
+        multiply(acts);
     });
     Ok(())
 }
@@ -555,15 +628,21 @@ pub(in crate::backend::cpu::matmul) fn fits_operands(
     epilogue: &Epilogue<TensorDesc>,
     level: Level,
 ) -> Result<(), Refusal> {
-    let has = match level {
-        Level::Avx2 => env.isa.avx2,
-        Level::Avx512 => env.isa.avx512 && env.isa.avx512_vnni,
+    let (has, name) = match level {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => (env.isa.avx2, "AVX2, FMA and F16C"),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => (
+            env.isa.avx512 && env.isa.avx512_vnni,
+            "AVX-512 F, BW, DQ, VL and VNNI",
+        ),
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon => (env.isa.neon, "NEON"),
+        #[cfg(target_arch = "aarch64")]
+        Level::Dotprod => (env.isa.dotprod, "NEON with DOTPROD"),
     };
     if !has {
-        return Err(Refusal::Feature(match level {
-            Level::Avx2 => "AVX2, FMA and F16C",
-            Level::Avx512 => "AVX-512 F, BW, DQ, VL and VNNI",
-        }));
+        return Err(Refusal::Feature(name));
     }
     let Epilogue {
         bias,
@@ -592,6 +671,7 @@ pub(in crate::backend::cpu::matmul) fn fits_operands(
 }
 
 /// Products of 8-bit activations.
+#[cfg(target_arch = "x86_64")]
 fn fits_q8(env: &Env, op: &MatMul<TensorDesc>, level: Level) -> Result<Quality, Refusal> {
     fits(env, op, level)?;
     if !op.precision.accepts(Precision::Q8) {
@@ -692,7 +772,18 @@ macro_rules! row {
     };
 }
 
-/// Kernels of x86-64, best first.
+/// Kernels, best first.
+#[cfg(target_arch = "aarch64")]
+pub(crate) const ROWS: &[Row] = &[
+    row!("cpu-matmul-f32-neon", f32 Some(Element::Plain(DType::F32)), Neon),
+    row!("cpu-matmul-f16-neon", f32 Some(Element::Plain(DType::F16)), Neon),
+    row!("cpu-matmul-bf16-neon", f32 Some(Element::Plain(DType::BF16)), Neon),
+    row!("cpu-matmul-quant-neon", f32 None, Neon),
+    row!("cpu-matmul-many-f32-neon", many fits_f32 false, Neon),
+];
+
+/// Kernels, best first.
+#[cfg(target_arch = "x86_64")]
 pub(crate) const ROWS: &[Row] = &[
     row!("cpu-matmul-q4_0-avx512vnni", q8 Q4_0, Avx512),
     row!("cpu-matmul-q4_1-avx512vnni", q8 Q4_1, Avx512),

@@ -3,6 +3,7 @@
 
 use super::{
     codes::{Codes, Q4_0, Q4_1, Q4K, Q5_0, Q6K, Q8_0, half_at},
+    f32_gemm::AHEAD,
     q8_rows::RowsPtr,
 };
 use crate::backend::cpu::x86::{Avx2, Simd};
@@ -404,9 +405,6 @@ pub(super) unsafe fn gemv<K: Rows>(
         }
     }
 }
-
-/// Bytes that rows are fetched ahead of their use.
-pub(super) const AHEAD: usize = 2048;
 
 #[inline(always)]
 unsafe fn span<K: Rows, const R: usize, const M: usize>(

@@ -3,7 +3,7 @@
 use super::ROWS;
 use crate::{
     Attention, DType, Element, Kv, Precision, Scalar, TensorDesc,
-    backend::cpu::{Level, rows::run_simd_rows},
+    backend::cpu::rows::{LEVELS, run_simd_rows},
     conformance::{Case, Fill, Spec},
     quant::QuantFormat,
 };
@@ -139,7 +139,7 @@ fn cases() -> Vec<Case> {
 #[test]
 fn all_rows_agree_with_the_reference() {
     let cases = cases();
-    for level in [Level::Avx2, Level::Avx512] {
+    for &level in LEVELS {
         let (isa, report) = run_simd_rows(level, &cases);
         for row in ROWS {
             let ran = report
@@ -149,6 +149,7 @@ fn all_rows_agree_with_the_reference() {
             let expected = match row.id.0.rsplit('-').next() {
                 Some("avx2") if isa.avx2 => cases.len(),
                 Some("avx512") if isa.avx512 => cases.len(),
+                Some("neon") if isa.neon => cases.len(),
                 Some("avx512bf16") if isa.avx512_bf16 => cases.len() / 2,
                 _ => 0,
             };

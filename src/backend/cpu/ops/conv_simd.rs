@@ -2,12 +2,16 @@
 //! `[k][positions]`, and a register tile of multiply-adds runs over the filters. The image is
 //! never unrolled in memory.
 
+#[cfg(target_arch = "aarch64")]
+use crate::backend::cpu::simd::Neon;
+#[cfg(target_arch = "x86_64")]
+use crate::backend::cpu::simd::{Avx2, Avx512};
 use crate::{
     backend::cpu::{
-        matmul::{epilogue::Finish, x86::f32_gemm::Tile},
+        matmul::{epilogue::Finish, simd::f32_gemm::Tile},
         rows::{Ctx, Row},
+        simd::{Scratch, Simd},
         view::Src,
-        x86::{Avx2, Avx512, Scratch, Simd},
     },
     device::{KernelId, Quality},
     error::{Refusal, Result},
@@ -31,6 +35,7 @@ thread_local! {
 
 /// Kernels, best first.
 pub(crate) const ROWS: &[Row] = &[
+    #[cfg(target_arch = "x86_64")]
     Row {
         id: KernelId("cpu-conv2d-avx512"),
         op: OpKind::Conv2d,
@@ -38,6 +43,15 @@ pub(crate) const ROWS: &[Row] = &[
         // SAFETY: the caller's contract is the callee's, and `fits` saw the instruction set.
         run: |ctx, op| unsafe { conv2d::<Avx512>(ctx, op) },
     },
+    #[cfg(target_arch = "aarch64")]
+    Row {
+        id: KernelId("cpu-conv2d-neon"),
+        op: OpKind::Conv2d,
+        fits: |env, _| fits(env.isa.neon, "NEON"),
+        // SAFETY: as above.
+        run: |ctx, op| unsafe { conv2d::<Neon>(ctx, op) },
+    },
+    #[cfg(target_arch = "x86_64")]
     Row {
         id: KernelId("cpu-conv2d-avx2"),
         op: OpKind::Conv2d,
@@ -190,10 +204,10 @@ unsafe fn conv2d<S: Simd>(ctx: &Ctx, op: &Op<Tensor>) -> Result<()> {
     let Op::Conv2d(op) = op else { return Ok(()) };
     // SAFETY: the caller's contract is the callee's.
     unsafe {
-        if S::LANES == Avx512::LANES {
-            run::<S, { 2 * Avx512::LANES }>(ctx, op)
+        if S::LANES == 16 {
+            run::<S, 32>(ctx, op)
         } else {
-            run::<S, { 2 * Avx2::LANES }>(ctx, op)
+            run::<S, 16>(ctx, op)
         }
     }
 }
@@ -298,7 +312,7 @@ unsafe fn run<S: Simd, const COLUMNS: usize>(ctx: &Ctx, op: &Conv2d<Tensor>) -> 
 #[cfg(all(test, feature = "conformance"))]
 mod tests {
     use crate::{
-        backend::cpu::{Level, rows::run_simd_rows},
+        backend::cpu::rows::{LEVELS, run_simd_rows},
         conformance::{Tier, cases},
         op::OpKind,
     };
@@ -309,9 +323,12 @@ mod tests {
             .into_iter()
             .filter(|c| c.op.kind() == OpKind::Conv2d)
             .collect();
-        for level in [Level::Avx2, Level::Avx512] {
+        for &level in LEVELS {
             let (isa, report) = run_simd_rows(level, &cases);
-            let rows = [isa.avx2, isa.avx512].iter().filter(|has| **has).count();
+            let rows = [isa.avx2, isa.avx512, isa.neon]
+                .iter()
+                .filter(|has| **has)
+                .count();
             // Cases without numbers run no kernel.
             assert!(report.totals().passed > rows * cases.len() / 2);
         }

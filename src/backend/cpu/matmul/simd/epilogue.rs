@@ -3,7 +3,7 @@
 use crate::{
     backend::cpu::{
         isa::Isa,
-        x86::{Simd, math},
+        simd::{Simd, math},
     },
     element::DType,
     op::Act,

@@ -1,0 +1,498 @@
+//! x86-64: the units of dot products, the instantiations, and what packs are for.
+
+use super::{
+    acts::{self, Line, Pairs, Quads, Wide},
+    kernel::{Block, Fill, Kernel, Lines, Math, block, kernel, tiles},
+    panel::{self, Matrix, Words},
+    tile::LINE,
+    unit::{self, Bf16, F16, F32, Unit, sums_of_f32},
+};
+use crate::backend::cpu::{
+    isa::Isa,
+    simd::{Avx2, Avx512, Elem, Simd},
+};
+use crate::{DType, op::PackTag};
+use half::{bf16, f16};
+use std::arch::x86_64::*;
+
+/// Pairs of bf16 by AVX512-BF16.
+#[derive(Clone, Copy)]
+pub(super) struct Bf16Dot;
+/// Four i8 of w by i8 of x plus 128, by AVX512-VNNI.
+#[derive(Clone, Copy)]
+pub(super) struct I8Dot;
+/// Pairs of i16 by AVX2.
+#[derive(Clone, Copy)]
+pub(super) struct I16Dot;
+
+impl unit::Pairs for Avx512 {
+    #[inline(always)]
+    unsafe fn pairs(p: *const u8) -> [__m512; 2] {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let pairs = _mm512_loadu_si512(p.cast());
+            let high = _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000u32 as i32));
+            let low = _mm512_slli_epi32::<16>(pairs);
+            [_mm512_castsi512_ps(low), _mm512_castsi512_ps(high)]
+        }
+    }
+}
+
+impl unit::Pairs for Avx2 {
+    #[inline(always)]
+    unsafe fn pairs(p: *const u8) -> [__m256; 2] {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let pairs = _mm256_loadu_si256(p.cast());
+            let high = _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000u32 as i32));
+            let low = _mm256_slli_epi32::<16>(pairs);
+            [_mm256_castsi256_ps(low), _mm256_castsi256_ps(high)]
+        }
+    }
+}
+
+impl Unit for Bf16Dot {
+    sums_of_f32!(Avx512);
+    type Word = __m512i;
+    const K: usize = 2;
+    #[inline(always)]
+    unsafe fn splat(p: *const u32) -> __m512i {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { _mm512_set1_epi32(*p.cast::<i32>()) }
+    }
+    #[inline(always)]
+    unsafe fn step(p: *const u8) -> [__m512i; 2] {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { [_mm512_loadu_si512(p.cast()); 2] }
+    }
+    #[inline(always)]
+    unsafe fn mac(acc: __m512, x: __m512i, w: __m512i) -> __m512 {
+        // SAFETY: AVX512-BF16 by the caller's contract; both types are 64 bytes of any content.
+        unsafe {
+            let x = std::mem::transmute::<__m512i, __m512bh>(x);
+            let w = std::mem::transmute::<__m512i, __m512bh>(w);
+            _mm512_dpbf16_ps(acc, x, w)
+        }
+    }
+}
+
+impl Unit for I8Dot {
+    type S = Avx512;
+    type Acc = __m512i;
+    type Word = __m512i;
+    const K: usize = 4;
+    const ZERO: Option<u32> = Some(0x8080_8080);
+    const INTEGERS: bool = true;
+    #[inline(always)]
+    unsafe fn zero() -> __m512i {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { _mm512_setzero_si512() }
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> __m512i {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { _mm512_loadu_si512(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, v: __m512i) {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { _mm512_storeu_si512(p.cast(), v) }
+    }
+    #[inline(always)]
+    unsafe fn splat(p: *const u32) -> __m512i {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { _mm512_set1_epi32(*p.cast::<i32>()) }
+    }
+    #[inline(always)]
+    unsafe fn step(p: *const u8) -> [__m512i; 2] {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { [_mm512_loadu_si512(p.cast()); 2] }
+    }
+    #[inline(always)]
+    unsafe fn sub(a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { _mm512_sub_epi32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn to_f32(a: __m512i) -> __m512 {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { _mm512_cvtepi32_ps(a) }
+    }
+    #[inline(always)]
+    unsafe fn mac(acc: __m512i, x: __m512i, w: __m512i) -> __m512i {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { _mm512_dpbusd_epi32(acc, x, w) }
+    }
+}
+
+impl Unit for I16Dot {
+    type S = Avx2;
+    type Acc = __m256i;
+    type Word = __m256i;
+    const K: usize = 2;
+    const INTEGERS: bool = true;
+    #[inline(always)]
+    unsafe fn zero() -> __m256i {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { _mm256_setzero_si256() }
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> __m256i {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { _mm256_loadu_si256(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, v: __m256i) {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { _mm256_storeu_si256(p.cast(), v) }
+    }
+    #[inline(always)]
+    unsafe fn splat(p: *const u32) -> __m256i {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { _mm256_set1_epi32(*p.cast::<i32>()) }
+    }
+    #[inline(always)]
+    unsafe fn step(p: *const u8) -> [__m256i; 2] {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { [_mm256_loadu_si256(p.cast()); 2] }
+    }
+    #[inline(always)]
+    unsafe fn sub(a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { _mm256_sub_epi32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn to_f32(a: __m256i) -> __m256 {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { _mm256_cvtepi32_ps(a) }
+    }
+    #[inline(always)]
+    unsafe fn mac(acc: __m256i, x: __m256i, w: __m256i) -> __m256i {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { _mm256_add_epi32(acc, _mm256_madd_epi16(x, w)) }
+    }
+}
+
+/// `n` numbers as f32, of 16 at most, zeros beyond them.
+///
+/// # Safety
+/// They exist; the CPU has AVX-512.
+#[inline(always)]
+unsafe fn wide16<T: Elem>(p: *const T, n: usize) -> __m512 {
+    // SAFETY: the caller's contract.
+    unsafe {
+        match n {
+            0 => Avx512::zero(),
+            16 => T::load::<Avx512>(p),
+            _ => T::load_n::<Avx512>(p, n),
+        }
+    }
+}
+
+macro_rules! pairs {
+    ($t:ty) => {
+        impl Line for Pairs<$t> {
+            type T = $t;
+            const K: usize = 2;
+            #[inline(always)]
+            unsafe fn line(p: *const $t, n: usize, out: *mut u32) {
+                // SAFETY: n numbers, and a line; both types are 64 bytes of any content.
+                unsafe {
+                    let low = wide16(p, n.min(16));
+                    let high = wide16(p.wrapping_add(16), n.saturating_sub(16));
+                    let v = _mm512_cvtne2ps_pbh(high, low);
+                    let v = std::mem::transmute::<__m512bh, __m512i>(v);
+                    _mm512_storeu_si512(out.cast(), v);
+                }
+            }
+        }
+    };
+}
+pairs!(f32);
+pairs!(f16);
+
+/// Pairs of i16 from i8.
+#[derive(Clone, Copy)]
+pub(super) struct Shorts;
+
+impl Line for Shorts {
+    type T = i8;
+    const K: usize = 2;
+    #[inline(always)]
+    unsafe fn line(p: *const i8, n: usize, out: *mut u32) {
+        // SAFETY: n numbers, and a line.
+        unsafe {
+            let out = out.cast::<i16>();
+            if n < 2 * LINE {
+                out.write_bytes(0, 2 * LINE);
+            }
+            for i in 0..n {
+                *out.add(i) = i16::from(*p.add(i));
+            }
+        }
+    }
+}
+
+impl Words for panel::Pairs {
+    type T = bf16;
+    const K: usize = 2;
+    #[inline(always)]
+    unsafe fn along(p: *const bf16, n: usize) -> __m256i {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { panel::bytes(p, n) }
+    }
+    #[inline(always)]
+    unsafe fn across(p: *const bf16, step: usize, k: usize, n: usize) -> __m256i {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe {
+            let low = _mm256_cvtepu16_epi32(_mm256_castsi256_si128(panel::bytes(p, n)));
+            if k < 2 {
+                return low;
+            }
+            let high = _mm256_castsi256_si128(panel::bytes(p.add(step), n));
+            let high = _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(high));
+            _mm256_or_si256(low, high)
+        }
+    }
+}
+
+impl Words for panel::Quads {
+    type T = i8;
+    const K: usize = 4;
+    #[inline(always)]
+    unsafe fn along(p: *const i8, n: usize) -> __m256i {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { panel::bytes(p, n) }
+    }
+    #[inline(always)]
+    unsafe fn across(p: *const i8, step: usize, k: usize, n: usize) -> __m256i {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe {
+            let mut rows = [_mm_setzero_si128(); 4];
+            for i in 0..4 {
+                if i < k {
+                    rows[i] = _mm256_castsi256_si128(panel::bytes(p.add(i * step), n));
+                }
+            }
+            let low = _mm_unpacklo_epi8(rows[0], rows[1]);
+            let high = _mm_unpacklo_epi8(rows[2], rows[3]);
+            let first = _mm_unpacklo_epi16(low, high);
+            _mm256_inserti128_si256::<1>(
+                _mm256_castsi128_si256(first),
+                _mm_unpackhi_epi16(low, high),
+            )
+        }
+    }
+}
+
+impl Words for Shorts {
+    type T = i8;
+    const K: usize = 2;
+    #[inline(always)]
+    unsafe fn along(p: *const i8, n: usize) -> __m256i {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { _mm256_cvtepi8_epi16(_mm256_castsi256_si128(panel::bytes(p, n))) }
+    }
+    #[inline(always)]
+    unsafe fn across(p: *const i8, step: usize, k: usize, n: usize) -> __m256i {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe {
+            let low = _mm_cvtepi8_epi16(_mm256_castsi256_si128(panel::bytes(p, n)));
+            let low = _mm256_cvtepu16_epi32(low);
+            if k < 2 {
+                return low;
+            }
+            let high = _mm_cvtepi8_epi16(_mm256_castsi256_si128(panel::bytes(p.add(step), n)));
+            let high = _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(high));
+            _mm256_or_si256(low, high)
+        }
+    }
+}
+
+tiles!(
+    tiles_avx512,
+    widen_avx512,
+    "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"
+);
+tiles!(
+    tiles_bf16,
+    "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c"
+);
+tiles!(
+    tiles_vnni,
+    "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c"
+);
+tiles!(tiles_avx2, widen_avx2, "avx2,fma,f16c");
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn zeros_vnni<U: Unit>(panel: *const u8, steps: usize, sums: *mut f32) {
+    // SAFETY: the caller's contract is the callee's.
+    unsafe { panel::add_zeros::<U>(panel, steps, sums) }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn fill_avx2<W: Words>(
+    w: Matrix,
+    n0: usize,
+    n: usize,
+    k0: usize,
+    len: usize,
+    out: *mut u32,
+    columns: usize,
+    step: usize,
+) {
+    // SAFETY: the caller's contract is the callee's.
+    unsafe { panel::fill::<W>(w, n0, n, k0, len, out, columns, step) }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn lines_avx2<L: Line>(x: *const u8, rows: &[usize], k: usize, out: *mut u32) {
+    // SAFETY: the caller's contract is the callee's.
+    unsafe { acts::fill::<L>(x, rows, k, out) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
+unsafe fn lines_bf16<L: Line>(x: *const u8, rows: &[usize], k: usize, out: *mut u32) {
+    // SAFETY: the caller's contract is the callee's.
+    unsafe { acts::fill::<L>(x, rows, k, out) }
+}
+
+/// Instruction sets of a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tier {
+    Avx2,
+    Avx512,
+}
+
+static F32_AVX512: Kernel = kernel::<F32<Avx512>>(tiles_avx512::<F32<Avx512>>, None);
+static F16_AVX512: Kernel = Kernel {
+    wide: Some((&F32_AVX512, widen_avx512::<F16<Avx512>>)),
+    ..kernel::<F16<Avx512>>(tiles_avx512::<F16<Avx512>>, None)
+};
+static BF16_AVX512: Kernel = Kernel {
+    wide: Some((&F32_AVX512, widen_avx512::<Bf16<Avx512>>)),
+    ..kernel::<Bf16<Avx512>>(tiles_avx512::<Bf16<Avx512>>, None)
+};
+static BF16_DOT: Kernel = kernel::<Bf16Dot>(tiles_bf16::<Bf16Dot>, None);
+static I8_DOT: Kernel = kernel::<I8Dot>(tiles_vnni::<I8Dot>, Some(zeros_vnni::<I8Dot>));
+static F32_AVX2: Kernel = kernel::<F32<Avx2>>(tiles_avx2::<F32<Avx2>>, None);
+static F16_AVX2: Kernel = Kernel {
+    wide: Some((&F32_AVX2, widen_avx2::<F16<Avx2>>)),
+    ..kernel::<F16<Avx2>>(tiles_avx2::<F16<Avx2>>, None)
+};
+static BF16_AVX2: Kernel = Kernel {
+    wide: Some((&F32_AVX2, widen_avx2::<Bf16<Avx2>>)),
+    ..kernel::<Bf16<Avx2>>(tiles_avx2::<Bf16<Avx2>>, None)
+};
+static I16_AVX2: Kernel = kernel::<I16Dot>(tiles_avx2::<I16Dot>, None);
+
+/// The kernel for weights of type `w`; floats of other types than f32 become f32 when a panel is
+/// filled, and in the tile when it was packed.
+pub(super) fn select(tier: Tier, math: Math, w: DType, packed: bool) -> Option<&'static Kernel> {
+    use Tier::{Avx2, Avx512};
+    Some(match (tier, math, w, packed) {
+        (Avx512, Math::F32, DType::F16, true) => &F16_AVX512,
+        (Avx512, Math::F32, DType::BF16, true) => &BF16_AVX512,
+        (Avx512, Math::F32, DType::F32 | DType::F16 | DType::BF16, _) => &F32_AVX512,
+        (Avx512, Math::Bf16, DType::BF16, _) => &BF16_DOT,
+        (Avx512, Math::I8, DType::I8, _) => &I8_DOT,
+        (Avx2, Math::F32, DType::F16, true) => &F16_AVX2,
+        (Avx2, Math::F32, DType::BF16, true) => &BF16_AVX2,
+        (Avx2, Math::F32, DType::F32 | DType::F16 | DType::BF16, _) => &F32_AVX2,
+        (Avx2, Math::I8, DType::I8, _) => &I16_AVX2,
+        _ => return None,
+    })
+}
+
+/// Fills panels of a kernel that [`select`] gives for weights that are not packed.
+pub(super) fn fill(tier: Tier, math: Math, w: DType) -> Option<Fill> {
+    Some(match (math, w) {
+        (Math::F32, DType::F32) => fill_avx2::<panel::Wide<f32>>,
+        (Math::F32, DType::F16) => fill_avx2::<panel::Wide<f16>>,
+        (Math::F32, DType::BF16) => fill_avx2::<panel::Wide<bf16>>,
+        (Math::Bf16, DType::BF16) => fill_avx2::<panel::Pairs>,
+        (Math::I8, DType::I8) if tier == Tier::Avx512 => fill_avx2::<panel::Quads>,
+        (Math::I8, DType::I8) => fill_avx2::<Shorts>,
+        _ => return None,
+    })
+}
+
+/// Makes lines of x.
+pub(super) fn lines(tier: Tier, math: Math, x: DType) -> Option<Lines> {
+    Some(match (math, x) {
+        (Math::F32, DType::F32) => lines_avx2::<Wide<f32>>,
+        (Math::F32, DType::F16) => lines_avx2::<Wide<f16>>,
+        (Math::F32, DType::BF16) => lines_avx2::<Wide<bf16>>,
+        (Math::Bf16, DType::F32) => lines_bf16::<Pairs<f32>>,
+        (Math::Bf16, DType::F16) => lines_bf16::<Pairs<f16>>,
+        (Math::Bf16, DType::BF16) => lines_bf16::<Pairs<bf16>>,
+        (Math::I8, DType::I8) if tier == Tier::Avx512 => lines_avx2::<Quads<0x80>>,
+        (Math::I8, DType::I8) => lines_avx2::<Shorts>,
+        _ => return None,
+    })
+}
+
+/// The layouts: `[panels][steps][columns]`, i8 of AVX-512 with 128 times the sums of the columns
+/// after each panel.
+pub(super) const TAGS: [(Tier, DType, PackTag); 8] = [
+    (
+        Tier::Avx512,
+        DType::F32,
+        PackTag::new("cpu", "dense f32 x 32", 1),
+    ),
+    (
+        Tier::Avx512,
+        DType::F16,
+        PackTag::new("cpu", "dense f16 x 32", 1),
+    ),
+    (
+        Tier::Avx512,
+        DType::BF16,
+        PackTag::new("cpu", "dense bf16 pairs x 32", 1),
+    ),
+    (
+        Tier::Avx512,
+        DType::I8,
+        PackTag::new("cpu", "dense i8 quads x 32", 1),
+    ),
+    (
+        Tier::Avx2,
+        DType::F32,
+        PackTag::new("cpu", "dense f32 x 16", 1),
+    ),
+    (
+        Tier::Avx2,
+        DType::F16,
+        PackTag::new("cpu", "dense f16 x 16", 1),
+    ),
+    (
+        Tier::Avx2,
+        DType::BF16,
+        PackTag::new("cpu", "dense bf16 pairs x 16", 1),
+    ),
+    (
+        Tier::Avx2,
+        DType::I8,
+        PackTag::new("cpu", "dense i16 pairs x 16", 1),
+    ),
+];
+
+/// The instruction sets that packs are made for.
+pub(super) fn tier(isa: Isa, w: DType) -> Option<Tier> {
+    match w {
+        DType::I8 if isa.avx512_vnni => Some(Tier::Avx512),
+        DType::F32 | DType::F16 | DType::BF16 if isa.avx512 => Some(Tier::Avx512),
+        DType::F32 | DType::F16 | DType::BF16 | DType::I8 if isa.avx2 => Some(Tier::Avx2),
+        _ => None,
+    }
+}
+
+/// Is what a kernel needs there, and what is it?
+pub(super) fn feature(isa: Isa, tier: Tier, math: Math) -> (bool, &'static str) {
+    match (tier, math) {
+        (Tier::Avx2, _) => (isa.avx2, "AVX2, FMA and F16C"),
+        (Tier::Avx512, Math::F32) => (isa.avx512, "AVX-512 F, BW, DQ and VL"),
+        (Tier::Avx512, Math::Bf16) => (isa.avx512_bf16, "AVX-512 BF16"),
+        (Tier::Avx512, Math::I8) => (isa.avx512_vnni, "AVX-512 VNNI"),
+    }
+}
