@@ -126,7 +126,6 @@ impl Rows {
     }
 
     /// Bytes from row to row, where that is the same for all.
-    #[cfg(target_arch = "x86_64")]
     pub fn uniform(&self) -> Option<usize> {
         (self.axes <= 1).then_some(self.steps[0])
     }

@@ -111,7 +111,7 @@ unsafe fn task_neon<N: problem::Numbers>(
     unsafe {
         if rows <= decode::most_rows(8) {
             let at = scratch.take(decode::scratch::<Neon>(p, rows));
-            decode::task::<Neon, N, 8, 4, 2>(p, t, at, to);
+            decode::task::<Neon, Exact, N, 8, 4, 2>(p, t, at, to);
         } else if rows <= 8 {
             let at = scratch.take(flash::scratch::<Neon>(p, rows, 8, 1));
             flash::task::<Neon, Exact, N, 8, 1>(p, t, at, to);
