@@ -51,15 +51,15 @@ pub(crate) fn with_signs(magnitudes: [u8; 8], signs: u8) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
     // Byte j keeps bit j, then becomes 1 if that is set.
     let bit = (u64::from(signs) * ONES) & 0x8040_2010_0804_0201;
-    let negative = (bit + 0x7f * ONES) >> 7 & ONES;
+    let negative = ((bit + 0x7f * ONES) >> 7) & ONES;
     // -m is !m + 1, which never carries since m is not 0.
-    (u64::from_le_bytes(magnitudes) ^ negative * 0xff) + negative
+    (u64::from_le_bytes(magnitudes) ^ (negative * 0xff)) + negative
 }
 
 /// Two halves of eight magnitudes.
 #[inline(always)]
 pub(crate) fn join(low: [u8; 4], high: [u8; 4]) -> [u8; 8] {
-    let word = u64::from(u32::from_le_bytes(low)) | u64::from(u32::from_le_bytes(high)) << 32;
+    let word = u64::from(u32::from_le_bytes(low)) | (u64::from(u32::from_le_bytes(high)) << 32);
     word.to_le_bytes()
 }
 
