@@ -113,7 +113,9 @@ fn logits_agree_with_naive_arithmetic() {
         // More positions than the window and than the logits computed at once.
         let tokens = tokens(37);
         let want = tiny.forward(&tokens);
-        for (precision, bound) in [("f32", 1e-9), ("f16", 1e-4), ("q8", 1e-2)] {
+        // Half precision may be bf16, which rounds eight times as coarsely as f16: 64 times the
+        // squared error.
+        for (precision, bound) in [("f32", 1e-9), ("f16", 1e-3), ("q8", 1e-2)] {
             let e = worst(&logits(&folder, &model, &tokens, precision), &want);
             assert!(e <= bound, "{family:?} at {precision}: {e:.1e}");
         }
