@@ -87,6 +87,7 @@ macro_rules! formats {
 
         /// As the decoder of the format's table entry, which is the same code: inlined, so that
         /// a caller that is compiled for more instruction sets gets a decoder for them.
+        #[cfg(feature = "cpu")]
         #[inline(always)]
         pub(crate) fn decode_inline(format: QuantFormat, bytes: &[u8], out: &mut [f32]) {
             match format {
@@ -100,8 +101,9 @@ macro_rules! formats {
             }
         }
 
-        /// As the encoder of the format's table entry, inlined like [`decode_inline`] where the
-        /// encoder is a closed formula.
+        /// As the encoder of the format's table entry, inlined like the decoder where it is a
+        /// closed formula.
+        #[cfg(feature = "cpu")]
         #[inline(always)]
         pub(crate) fn encode_inline(
             format: QuantFormat,
