@@ -1,12 +1,13 @@
 //! Products that share x but no kernel: each runs by the best of its own.
 
+use super::strided;
 use crate::{
     backend::{
         self,
         cpu::rows::{self, Ctx, Env},
     },
     device::Quality,
-    error::{Error, Refusal, Result},
+    error::{Refusal, Result},
     layout::TensorDesc,
     op::Op,
     tensor::Tensor,
@@ -33,18 +34,8 @@ pub(super) unsafe fn run(ctx: &Ctx, op: &Op<Tensor>) -> Result<()> {
         return Ok(());
     };
     for part in op.split().filter(|part| !part.y.desc().is_empty()) {
-        let part = Op::MatMul(part);
-        let question = part.map(|_, t| t.desc());
-        let (row, _) =
-            backend::select(rows::all(), &ctx.env, &question, None).map_err(|refusal| {
-                Error::Unsupported {
-                    backend: "cpu".into(),
-                    op: Some(part.kind()),
-                    refusal,
-                }
-            })?;
-        // SAFETY: the caller's conditions hold for each part; `select` found the row.
-        unsafe { (row.run)(ctx, &part)? };
+        // SAFETY: the caller's conditions hold for each part.
+        unsafe { strided::best(ctx, &Op::MatMul(part))? };
     }
     Ok(())
 }

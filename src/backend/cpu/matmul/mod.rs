@@ -9,6 +9,7 @@ pub(crate) mod packed;
 mod portable;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(crate) mod simd;
+mod strided;
 pub(crate) mod tile;
 
 #[cfg(target_arch = "x86_64")]
@@ -26,6 +27,12 @@ use crate::{
 /// Kernels, best first.
 pub(crate) const ROWS: &[Row] = &[
     Row {
+        id: KernelId("cpu-matmul-packed-strided"),
+        op: OpKind::MatMul,
+        fits: strided::fits,
+        run: strided::run,
+    },
+    Row {
         id: KernelId("cpu-matmul-portable"),
         op: OpKind::MatMul,
         fits: portable::fits,
@@ -38,10 +45,22 @@ pub(crate) const ROWS: &[Row] = &[
         run: mixed::run,
     },
     Row {
+        id: KernelId("cpu-matmul-many-packed-strided"),
+        op: OpKind::MatMulMany,
+        fits: strided::fits,
+        run: strided::run,
+    },
+    Row {
         id: KernelId("cpu-matmul-many-portable"),
         op: OpKind::MatMulMany,
         fits: portable::fits,
         run: portable::mat_mul_many,
+    },
+    Row {
+        id: KernelId("cpu-grouped-matmul-packed-strided"),
+        op: OpKind::GroupedMatMul,
+        fits: strided::fits,
+        run: strided::run,
     },
     Row {
         id: KernelId("cpu-grouped-matmul-portable"),
