@@ -10,7 +10,10 @@
 //! tensor: imported memory may end there.
 
 use super::{attention, isa::Isa, matmul, ops, pool::Pool};
-use crate::{Op, Tensor, backend, error::Result};
+use crate::{
+    Op, OpKind, Tensor, backend,
+    error::{Error, Refusal, Result},
+};
 
 /// What the choice of a kernel depends on.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +37,27 @@ pub(crate) struct Ctx {
 /// The op passed [`Queue`](crate::Queue)'s checks, the row's `fits` accepts it, and no other
 /// thread writes to the memory of its operands (or reads what it writes) until it returns.
 pub(crate) type Run = unsafe fn(&Ctx, &Op<Tensor>) -> Result<()>;
+
+/// The error of an op that no row takes, or not this one.
+pub(crate) fn unsupported(op: OpKind, refusal: Refusal) -> Error {
+    Error::Unsupported {
+        backend: "cpu".into(),
+        op: Some(op),
+        refusal,
+    }
+}
+
+/// Runs an op by the best row that takes it: how rows are built from others.
+///
+/// # Safety
+/// As [`Run`], of any row.
+pub(crate) unsafe fn run_best(ctx: &Ctx, op: &Op<Tensor>) -> Result<()> {
+    let question = op.map(|_, t| t.desc());
+    let (row, _) = backend::select(all(), &ctx.env, &question, None)
+        .map_err(|refusal| unsupported(op.kind(), refusal))?;
+    // SAFETY: the caller's conditions; `select` found the row.
+    unsafe { (row.run)(ctx, op) }
+}
 
 /// One kernel of this backend.
 pub(crate) type Row = backend::Row<Env, Run>;

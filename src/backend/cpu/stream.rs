@@ -53,14 +53,8 @@ impl Stream for CpuStream {
 
     unsafe fn encode(&mut self, op: &Op<Tensor>, kernel: Option<KernelId>) -> Result<()> {
         let question = op.map(|_, t| t.desc());
-        let (row, _) =
-            backend::select(rows::all(), &self.ctx.env, &question, kernel).map_err(|refusal| {
-                Error::Unsupported {
-                    backend: "cpu".into(),
-                    op: Some(op.kind()),
-                    refusal,
-                }
-            })?;
+        let (row, _) = backend::select(rows::all(), &self.ctx.env, &question, kernel)
+            .map_err(|refusal| rows::unsupported(op.kind(), refusal))?;
         let mut locks = Locks::default();
         locks.add_all(op)?;
         let held = locks.hold()?;

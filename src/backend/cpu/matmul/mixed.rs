@@ -1,6 +1,5 @@
 //! Products that share x but no kernel: each runs by the best of its own.
 
-use super::strided;
 use crate::{
     backend::{
         self,
@@ -35,7 +34,7 @@ pub(super) unsafe fn run(ctx: &Ctx, op: &Op<Tensor>) -> Result<()> {
     };
     for part in op.split().filter(|part| !part.y.desc().is_empty()) {
         // SAFETY: the caller's conditions hold for each part.
-        unsafe { strided::best(ctx, &Op::MatMul(part))? };
+        unsafe { rows::run_best(ctx, &Op::MatMul(part))? };
     }
     Ok(())
 }

@@ -53,7 +53,7 @@ pub(super) unsafe fn run(ctx: &Ctx, op: &Op<Tensor>) -> Result<()> {
         let copy = Tensor::new(&Buffer::adopt(t.buffer().device(), memory), 0, desc)?;
         if arg.role != Role::Out {
             // SAFETY: the caller keeps writers from the operand; the copy is new.
-            unsafe { best(ctx, &Copy::new(t, &copy).into())? };
+            unsafe { rows::run_best(ctx, &Copy::new(t, &copy).into())? };
         }
         if arg.role.writes() {
             results.push((copy.clone(), t.clone()));
@@ -62,27 +62,10 @@ pub(super) unsafe fn run(ctx: &Ctx, op: &Op<Tensor>) -> Result<()> {
     })?;
     // SAFETY: the caller's conditions; copies are nobody else's.
     unsafe {
-        best(ctx, &flat)?;
+        rows::run_best(ctx, &flat)?;
         for (copy, t) in results {
-            best(ctx, &Copy::new(&copy, &t).into())?;
+            rows::run_best(ctx, &Copy::new(&copy, &t).into())?;
         }
     }
     Ok(())
-}
-
-/// Runs an op by the best row that fits.
-///
-/// # Safety
-/// As [`Run`](rows::Run), of any row.
-pub(super) unsafe fn best(ctx: &Ctx, op: &Op<Tensor>) -> Result<()> {
-    let question = op.map(|_, t| t.desc());
-    let (row, _) = backend::select(rows::all(), &ctx.env, &question, None).map_err(|refusal| {
-        Error::Unsupported {
-            backend: "cpu".into(),
-            op: Some(op.kind()),
-            refusal,
-        }
-    })?;
-    // SAFETY: the caller's conditions; `select` found the row.
-    unsafe { (row.run)(ctx, op) }
 }

@@ -22,7 +22,7 @@ use crate::backend::cpu::simd::Neon;
 use crate::backend::cpu::simd::{Avx2, Avx512};
 use crate::backend::cpu::{
     matmul::simd::epilogue::{Floats, is_simd_float},
-    rows::{Ctx, Env, Row},
+    rows::{Ctx, Env, Row, unsupported},
     simd::{Eight, Scratch},
     view::Src,
 };
@@ -98,101 +98,54 @@ macro_rules! of_cache {
     };
 }
 
+/// The entry of one instruction set: few rows stream keys and values, up to a vector of rows goes
+/// through tiles of one vector, more rows through tiles of `$high` rows by `$wide` vectors.
+macro_rules! task {
+    (
+        $name:ident, $features:literal, $s:ty, $products:ty,
+        $lanes:literal, $half:literal, $quarter:literal, $high:literal x $wide:literal
+    ) => {
+        #[target_feature(enable = $features)]
+        unsafe fn $name<N: problem::Numbers>(
+            p: &Problem<'_>,
+            t: &Task,
+            scratch: &mut Scratch,
+            to: Partials,
+        ) {
+            let rows = t.queries.len * p.group;
+            // SAFETY: the caller's contract is the callee's.
+            unsafe {
+                if rows <= decode::most_rows($lanes) {
+                    let at = scratch.take(decode::scratch::<$s>(p, rows));
+                    decode::task::<$s, $products, N, $lanes, $half, $quarter>(p, t, at, to);
+                } else if rows <= $lanes {
+                    let at = scratch.take(flash::scratch::<$s>(p, rows, $lanes, 1));
+                    flash::task::<$s, $products, N, $lanes, 1>(p, t, at, to);
+                } else {
+                    let at = scratch.take(flash::scratch::<$s>(p, rows, $high, $wide));
+                    flash::task::<$s, $products, N, $high, $wide>(p, t, at, to);
+                }
+            }
+        }
+    };
+}
+
 #[cfg(target_arch = "aarch64")]
-#[target_feature(enable = "neon")]
-unsafe fn task_neon<N: problem::Numbers>(
-    p: &Problem<'_>,
-    t: &Task,
-    scratch: &mut Scratch,
-    to: Partials,
-) {
-    let rows = t.queries.len * p.group;
-    // SAFETY: the caller's contract is the callee's.
-    unsafe {
-        if rows <= decode::most_rows(8) {
-            let at = scratch.take(decode::scratch::<Neon>(p, rows));
-            decode::task::<Neon, Exact, N, 8, 4, 2>(p, t, at, to);
-        } else if rows <= 8 {
-            let at = scratch.take(flash::scratch::<Neon>(p, rows, 8, 1));
-            flash::task::<Neon, Exact, N, 8, 1>(p, t, at, to);
-        } else {
-            let at = scratch.take(flash::scratch::<Neon>(p, rows, 4, 3));
-            flash::task::<Neon, Exact, N, 4, 3>(p, t, at, to);
-        }
-    }
-}
-
+task!(task_neon, "neon", Neon, Exact, 8, 4, 2, 4 x 3);
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn task_avx2<N: problem::Numbers>(
-    p: &Problem<'_>,
-    t: &Task,
-    scratch: &mut Scratch,
-    to: Partials,
-) {
-    let rows = t.queries.len * p.group;
-    // SAFETY: the caller's contract is the callee's.
-    unsafe {
-        if rows <= decode::most_rows(8) {
-            let at = scratch.take(decode::scratch::<Avx2>(p, rows));
-            decode::task::<Avx2, Exact, N, 8, 4, 2>(p, t, at, to);
-        } else if rows <= 8 {
-            let at = scratch.take(flash::scratch::<Avx2>(p, rows, 8, 1));
-            flash::task::<Avx2, Exact, N, 8, 1>(p, t, at, to);
-        } else {
-            let at = scratch.take(flash::scratch::<Avx2>(p, rows, 4, 2));
-            flash::task::<Avx2, Exact, N, 4, 2>(p, t, at, to);
-        }
-    }
-}
-
+task!(task_avx2, "avx2,fma,f16c", Avx2, Exact, 8, 4, 2, 4 x 2);
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-unsafe fn task_avx512<N: problem::Numbers>(
-    p: &Problem<'_>,
-    t: &Task,
-    scratch: &mut Scratch,
-    to: Partials,
-) {
-    let rows = t.queries.len * p.group;
-    // SAFETY: the caller's contract is the callee's.
-    unsafe {
-        if rows <= decode::most_rows(16) {
-            let at = scratch.take(decode::scratch::<Avx512>(p, rows));
-            decode::task::<Avx512, Exact, N, 16, 8, 4>(p, t, at, to);
-        } else if rows <= 16 {
-            let at = scratch.take(flash::scratch::<Avx512>(p, rows, 16, 1));
-            flash::task::<Avx512, Exact, N, 16, 1>(p, t, at, to);
-        } else {
-            let at = scratch.take(flash::scratch::<Avx512>(p, rows, 8, 2));
-            flash::task::<Avx512, Exact, N, 8, 2>(p, t, at, to);
-        }
-    }
-}
-
+task!(
+    task_avx512,
+    "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c",
+    Avx512, Exact, 16, 8, 4, 8 x 2
+);
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
-unsafe fn task_bf16<N: problem::Numbers>(
-    p: &Problem<'_>,
-    t: &Task,
-    scratch: &mut Scratch,
-    to: Partials,
-) {
-    let rows = t.queries.len * p.group;
-    // SAFETY: the caller's contract is the callee's.
-    unsafe {
-        if rows <= decode::most_rows(16) {
-            let at = scratch.take(decode::scratch::<Avx512>(p, rows));
-            decode::task::<Avx512, Halves, N, 16, 8, 4>(p, t, at, to);
-        } else if rows <= 16 {
-            let at = scratch.take(flash::scratch::<Avx512>(p, rows, 16, 1));
-            flash::task::<Avx512, Halves, N, 16, 1>(p, t, at, to);
-        } else {
-            let at = scratch.take(flash::scratch::<Avx512>(p, rows, 8, 2));
-            flash::task::<Avx512, Halves, N, 8, 2>(p, t, at, to);
-        }
-    }
-}
+task!(
+    task_bf16,
+    "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c",
+    Avx512, Halves, 16, 8, 4, 8 x 2
+);
 
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma,f16c"))]
 #[cfg_attr(target_arch = "aarch64", target_feature(enable = "neon"))]
@@ -389,11 +342,7 @@ macro_rules! row {
             run: |ctx, op| match op {
                 // SAFETY: the caller's contract is the callee's.
                 Op::Attention(op) => unsafe { run(ctx, op, Level::$level) },
-                _ => Err(Error::Unsupported {
-                    backend: "cpu".into(),
-                    op: Some(op.kind()),
-                    refusal: Refusal::Op,
-                }),
+                _ => Err(unsupported(op.kind(), Refusal::Op)),
             },
         }
     };

@@ -6,6 +6,7 @@
 //! were packed when the weight was loaded.
 
 mod acts;
+mod gather;
 mod gemm;
 mod kernel;
 mod ops;

@@ -28,7 +28,7 @@ pub(super) fn reads(tier: Tier, tag: PackTag, logical: &TensorDesc, bytes: u64) 
 }
 
 /// A kernel that reads the pack; others with the same layout differ in arithmetic only.
-fn kernel_of(tier: Tier, w: DType) -> Option<&'static Kernel> {
+pub(super) fn kernel_of(tier: Tier, w: DType) -> Option<&'static Kernel> {
     let math = if w == DType::I8 { Math::I8 } else { Math::F32 };
     kernel::select(tier, math, w, true)
 }

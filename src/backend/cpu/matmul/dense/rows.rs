@@ -1,7 +1,7 @@
 //! The table rows.
 
 use super::{
-    arch,
+    arch, gather,
     kernel::{Math, Tier},
     ops, pack,
 };
@@ -253,6 +253,7 @@ pub(crate) const ROWS: &[Row] = &[
     row!("cpu-grouped-matmul-panels-i8-neondotprod", GroupedMatMul, Dotprod, I8, &[DType::I8]),
     row!("cpu-grouped-matmul-panels-float-neon", GroupedMatMul, Neon, F32, FLOATS),
     row!("cpu-grouped-matmul-panels-i8-neon", GroupedMatMul, Neon, I8, &[DType::I8]),
+    gather::ROW,
 ];
 
 /// Kernels, best first.
@@ -385,4 +386,5 @@ pub(crate) const ROWS: &[Row] = &[
         F32,
         FLOATS
     ),
+    gather::ROW,
 ];

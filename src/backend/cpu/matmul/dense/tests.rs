@@ -3,7 +3,8 @@
 
 use super::ROWS;
 use crate::{
-    Act, DType, GroupedMatMul, MatMul, MatMulMany, Part, Precision, Routing, TensorDesc, Weight,
+    Act, DType, GatherRows, GroupedMatMul, MatMul, MatMulMany, Part, Precision, Routing,
+    TensorDesc, Weight,
     backend::cpu::rows::{LEVELS, run_simd_rows},
     conformance::{Case, Fill, Spec},
 };
@@ -116,6 +117,19 @@ fn cases() -> Vec<Case> {
             ));
             let op = MatMulMany::new(&spec(x, &[m, 96]), parts).precision(precision);
             list.push(Case::new(format!("{name}/many/m{m}"), op));
+        }
+    }
+    for w in [DType::F32, DType::F16, DType::BF16] {
+        for (n, k) in [(33, 37), (97, 64), (20, 1)] {
+            let ids = Spec::new(
+                TensorDesc::new(DType::I32, &[2, 9]).unwrap(),
+                Fill::Ints(-1, i64::from(n) + 1),
+            );
+            for y in [DType::F32, w] {
+                let table = Weight::Rows(spec(w, &[n, k]));
+                let op = GatherRows::new(table, &ids, &spec(y, &[2, 9, k]));
+                list.push(Case::new(format!("{w}/gather/{n}x{k}/{y}"), op));
+            }
         }
     }
     // More lines of x than are laid out at once.

@@ -13,7 +13,7 @@ use crate::{
                 floats, product,
             },
         },
-        rows::Ctx,
+        rows::{Ctx, unsupported},
     },
     error::{Error, Result},
     op::{Act, GroupedMatMul, MatMul, Op, Routing, Weight},
@@ -30,11 +30,7 @@ pub(super) unsafe fn run_op(ctx: &Ctx, op: &Op<Tensor>, mode: Mode, level: Level
             Op::MatMul(op) => dense(ctx, std::slice::from_ref(op), mode, level),
             Op::MatMulMany(op) => dense(ctx, &op.split().collect::<Vec<_>>(), mode, level),
             Op::GroupedMatMul(op) => experts(ctx, op, mode, level),
-            _ => Err(Error::Unsupported {
-                backend: "cpu".into(),
-                op: Some(op.kind()),
-                refusal: crate::Refusal::Op,
-            }),
+            _ => Err(unsupported(op.kind(), crate::Refusal::Op)),
         }
     }
 }

@@ -1,15 +1,17 @@
-//! Matrix products by vectors: the table rows, and how one op becomes tasks.
+//! Matrix products by vectors from rows of weights as they are: how one op becomes tasks.
 
 #[cfg(target_arch = "x86_64")]
 mod codes;
 pub(in crate::backend::cpu) mod epilogue;
 pub(in crate::backend::cpu) mod f32_gemm;
+mod product;
 #[cfg(target_arch = "x86_64")]
 mod q8_gemm;
 #[cfg(target_arch = "x86_64")]
 mod q8_gemv;
 #[cfg(target_arch = "x86_64")]
 pub(in crate::backend::cpu::matmul) mod q8_rows;
+mod rows;
 
 #[cfg(target_arch = "x86_64")]
 use self::{
@@ -18,7 +20,7 @@ use self::{
     q8_rows::{Q8Rows, RowsPtr, quantize},
 };
 use self::{
-    epilogue::{Floats, Matrix, Output, is_simd_float},
+    epilogue::Floats,
     f32_gemm::{Blocks, Plain},
 };
 #[cfg(target_arch = "aarch64")]
@@ -26,40 +28,18 @@ use crate::backend::cpu::simd::Neon;
 #[cfg(target_arch = "x86_64")]
 use crate::backend::cpu::simd::{Avx2, Avx512};
 use crate::backend::cpu::{
-    isa::Isa,
-    rows::{Ctx, Env, Row},
+    rows::Ctx,
     simd::{Eight, Scratch, Shared, Simd},
-    view::Dst,
-};
-use crate::{
-    DType, Element, KernelId, Op, Quality, Tensor, TensorDesc,
-    error::{Error, Refusal, Result},
-    op::{Act, Epilogue, MatMul, OpKind, Weight},
 };
 #[cfg(target_arch = "x86_64")]
-use crate::{Precision, quant::QuantFormat};
+use crate::quant::QuantFormat;
+use crate::{DType, Element, Tensor, error::Result, op::MatMul};
 use half::{bf16, f16};
 use std::{cell::RefCell, marker::PhantomData};
 
-/// One product of an op, batch by batch.
-pub(in crate::backend::cpu::matmul) struct Product {
-    pub w: *const u8,
-    pub element: Element,
-    /// Bytes from row to row.
-    pub w_stride: usize,
-    pub n: usize,
-    pub k: usize,
-    pub batches: Vec<Batch>,
-}
-
-/// One matrix of a product.
-pub(in crate::backend::cpu::matmul) struct Batch {
-    /// Bytes.
-    pub w: usize,
-    /// First row of x, counted in rows of the converted x.
-    pub x_row: usize,
-    pub out: Output,
-}
+pub(in crate::backend::cpu::matmul) use product::{Product, Xs, floats, product, start};
+pub(crate) use rows::ROWS;
+pub(in crate::backend::cpu::matmul) use rows::fits_operands;
 
 /// Some columns (and rows) of one matrix.
 struct Task {
@@ -70,11 +50,6 @@ struct Task {
     m0: usize,
     m: usize,
 }
-
-// SAFETY: the pointers lead into operands that the op keeps alive; tasks write parts of their own.
-unsafe impl Sync for Product {}
-// SAFETY: as above.
-unsafe impl Send for Product {}
 
 /// How x is read by the kernels.
 #[derive(Clone, Copy)]
@@ -108,150 +83,6 @@ thread_local! {
 thread_local! {
     /// Rows of x in 8 bits.
     static BYTES: RefCell<Q8Rows> = RefCell::default();
-}
-
-/// First byte of a tensor's first cell.
-pub(in crate::backend::cpu::matmul) fn start(t: &Tensor) -> Result<*mut u8> {
-    Ok(Dst::of(t)?.ptr())
-}
-
-pub(in crate::backend::cpu::matmul) fn plain(t: &Tensor) -> Result<DType> {
-    t.desc()
-        .plain()
-        .ok_or_else(|| Error::InvalidTensor("expected a plain type".into()))
-}
-
-pub(in crate::backend::cpu::matmul) fn floats(t: &Tensor) -> Result<Floats> {
-    Ok(Floats {
-        start: start(t)?,
-        dtype: plain(t)?,
-    })
-}
-
-/// Strides in cells of the batch axes of `t`, aligned at the back with those of `y`; 0 where
-/// `t` is broadcast.
-pub(in crate::backend::cpu::matmul) fn batch_strides(t: &TensorDesc, y: &TensorDesc) -> Vec<usize> {
-    let axes = y.rank() - 2;
-    (0..axes)
-        .map(|axis| {
-            let back = y.rank() - 1 - axis;
-            if back >= t.rank() || t.dim_back(back) == 1 {
-                0
-            } else {
-                t.stride_back(back) as usize
-            }
-        })
-        .collect()
-}
-
-/// Cells from the start to matrix `b` of y's batches.
-pub(in crate::backend::cpu::matmul) fn batch_offset(
-    strides: &[usize],
-    y: &TensorDesc,
-    mut b: usize,
-) -> usize {
-    let mut at = 0;
-    for (axis, stride) in strides.iter().enumerate().rev() {
-        let len = y.dim(axis) as usize;
-        at += b % len * stride;
-        b /= len;
-    }
-    at
-}
-
-/// The matrices of x in memory, each once: rows, and where each of y's batches finds its x.
-pub(in crate::backend::cpu::matmul) struct Xs {
-    /// First elements, one per matrix.
-    pub starts: Vec<usize>,
-    pub stride: usize,
-    pub m: usize,
-    pub k: usize,
-}
-
-impl Xs {
-    pub fn new(x: &TensorDesc) -> Xs {
-        let m = x.dim_back(1) as usize;
-        let matrices: usize = (0..x.rank() - 2).map(|a| x.dim(a) as usize).product();
-        let strides: Vec<usize> = (0..x.rank() - 2)
-            .map(|a| {
-                if x.dim(a) == 1 {
-                    0
-                } else {
-                    x.strides()[a] as usize
-                }
-            })
-            .collect();
-        Xs {
-            starts: (0..matrices)
-                .map(|b| batch_offset(&strides, x, b))
-                .collect(),
-            stride: if m == 1 { 0 } else { x.stride_back(1) as usize },
-            m,
-            k: x.dim_back(0) as usize,
-        }
-    }
-}
-
-/// One product of an op. `w` describes the weights, for a pack those that were packed: offsets of
-/// batches count its cells.
-pub(in crate::backend::cpu::matmul) fn product(
-    op: &MatMul<Tensor>,
-    w: &TensorDesc,
-    isa: Isa,
-) -> Result<Product> {
-    let (x, y) = (op.x.desc(), op.y.desc());
-    let e = &op.epilogue;
-    let batches: usize = (0..y.rank() - 2).map(|a| y.dim(a) as usize).product();
-    let m = y.dim_back(1) as usize;
-    // Number of x's matrix, from the axes of y that x has.
-    let mut step = 1;
-    let mut x_steps = vec![0; y.rank() - 2];
-    for axis in (0..y.rank() - 2).rev() {
-        let back = y.rank() - 1 - axis;
-        if back < x.rank() && x.dim_back(back) != 1 {
-            x_steps[axis] = step;
-            step *= x.dim_back(back) as usize;
-        }
-    }
-    let cell = w.element.block_bytes();
-    let w_steps = batch_strides(w, &y);
-    let view = |t: &Tensor, b: usize| -> Result<Matrix> {
-        let d = t.desc();
-        let matrix = Matrix {
-            data: floats(t)?,
-            stride: d.stride_back(1) as usize,
-        };
-        // SAFETY: an offset of an element of the tensor.
-        Ok(unsafe { matrix.offset(batch_offset(&batch_strides(&d, &y), &y, b)) })
-    };
-    let out = |b: usize| -> Result<Output> {
-        Ok(Output {
-            y: view(&op.y, b)?,
-            scale: e.scale.unwrap_or(1.0),
-            bias: e.bias.as_ref().map(floats).transpose()?,
-            act: e.act.unwrap_or(Act::Identity),
-            isa,
-            gate: e.gate.as_ref().map(|t| view(t, b)).transpose()?,
-            residual: e.residual.as_ref().map(|t| view(t, b)).transpose()?,
-            accumulate: e.accumulate,
-        })
-    };
-    Ok(Product {
-        w: start(op.w.tensor())?,
-        element: w.element,
-        w_stride: w.stride_back(1) as usize * cell,
-        n: y.dim_back(0) as usize,
-        k: x.dim_back(0) as usize,
-        batches: (0..batches)
-            .map(|b| {
-                Ok(Batch {
-                    w: batch_offset(&w_steps, &y, b) * cell,
-                    x_row: batch_offset(&x_steps, &y, b) * m,
-                    out: out(b)?,
-                })
-            })
-            .collect::<Result<_>>()?,
-    })
 }
 
 /// Splits the products into tasks of about equal work, enough for all threads.
@@ -589,227 +420,6 @@ unsafe fn run(ctx: &Ctx, ops: &[MatMul<Tensor>], q8: bool, level: Level) -> Resu
     });
     Ok(())
 }
-
-/// What all these kernels need of one product.
-fn fits(env: &Env, op: &MatMul<TensorDesc>, level: Level) -> Result<(), Refusal> {
-    let Weight::Rows(w) = &op.w else {
-        return Err(Refusal::Layout {
-            arg: "w",
-            why: "is not rows [N, K]",
-        });
-    };
-    fits_operands(env, &op.x, &op.y, &op.epilogue, level)?;
-    if !(is_simd_float(w.plain()) || w.element.quant().is_some()) {
-        return Err(Refusal::Element {
-            arg: "w",
-            element: w.element,
-        });
-    }
-    rows_of_one_piece("w", w)
-}
-
-/// Is the last axis contiguous?
-fn rows_of_one_piece(arg: &'static str, t: &TensorDesc) -> Result<(), Refusal> {
-    if t.is_row_contiguous() {
-        Ok(())
-    } else {
-        Err(Refusal::Layout {
-            arg,
-            why: "the last axis is not contiguous",
-        })
-    }
-}
-
-/// What all these kernels need of the instruction sets and of everything but the weights.
-pub(in crate::backend::cpu::matmul) fn fits_operands(
-    env: &Env,
-    x: &TensorDesc,
-    y: &TensorDesc,
-    epilogue: &Epilogue<TensorDesc>,
-    level: Level,
-) -> Result<(), Refusal> {
-    let (has, name) = match level {
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => (env.isa.avx2, "AVX2, FMA and F16C"),
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => (
-            env.isa.avx512 && env.isa.avx512_vnni,
-            "AVX-512 F, BW, DQ, VL and VNNI",
-        ),
-        #[cfg(target_arch = "aarch64")]
-        Level::Neon => (env.isa.neon, "NEON"),
-        #[cfg(target_arch = "aarch64")]
-        Level::Dotprod => (env.isa.dotprod, "NEON with DOTPROD"),
-    };
-    if !has {
-        return Err(Refusal::Feature(name));
-    }
-    let Epilogue {
-        bias,
-        gate,
-        residual,
-        ..
-    } = epilogue;
-    let floats = [
-        ("x", Some(x)),
-        ("y", Some(y)),
-        ("bias", bias.as_ref()),
-        ("gate", gate.as_ref()),
-        ("residual", residual.as_ref()),
-    ];
-    for (arg, t) in floats {
-        let Some(t) = t else { continue };
-        if !is_simd_float(t.plain()) {
-            return Err(Refusal::Element {
-                arg,
-                element: t.element,
-            });
-        }
-        rows_of_one_piece(arg, t)?;
-    }
-    Ok(())
-}
-
-/// Products of 8-bit activations.
-#[cfg(target_arch = "x86_64")]
-fn fits_q8(env: &Env, op: &MatMul<TensorDesc>, level: Level) -> Result<Quality, Refusal> {
-    fits(env, op, level)?;
-    if !op.precision.accepts(Precision::Q8) {
-        return Err(Refusal::Precision);
-    }
-    let element = op.w.logical().element;
-    if element.quant().is_some_and(codes::has) {
-        Ok(Quality::Tuned)
-    } else {
-        Err(Refusal::Element { arg: "w", element })
-    }
-}
-
-/// Products in f32.
-fn fits_f32(env: &Env, op: &MatMul<TensorDesc>, level: Level) -> Result<Quality, Refusal> {
-    fits(env, op, level)?;
-    Ok(Quality::Tuned)
-}
-
-/// The op as a single product.
-pub(in crate::backend::cpu::matmul) fn one<T>(op: &Op<T>) -> Result<&MatMul<T>, Refusal> {
-    match op {
-        Op::MatMul(op) => Ok(op),
-        _ => Err(Refusal::Op),
-    }
-}
-
-/// Are the weights of `element`, or of any quantized format for `None`?
-fn of_element(op: &MatMul<TensorDesc>, element: Option<Element>) -> Result<(), Refusal> {
-    let w = op.w.logical().element;
-    if element.map_or(w.quant().is_some(), |e| e == w) {
-        Ok(())
-    } else {
-        Err(Refusal::Element {
-            arg: "w",
-            element: w,
-        })
-    }
-}
-
-unsafe fn run_one(ctx: &Ctx, op: &Op<Tensor>, q8: bool, level: Level) -> Result<()> {
-    match op {
-        // SAFETY: the caller's contract is the callee's.
-        Op::MatMul(op) => unsafe { run(ctx, std::slice::from_ref(op), q8, level) },
-        // SAFETY: as above.
-        Op::MatMulMany(op) => unsafe { run(ctx, &op.split().collect::<Vec<_>>(), q8, level) },
-        _ => Err(Error::Unsupported {
-            backend: "cpu".into(),
-            op: Some(op.kind()),
-            refusal: Refusal::Op,
-        }),
-    }
-}
-
-macro_rules! row {
-    ($id:literal, q8 $format:ident, $level:ident) => {
-        Row {
-            id: KernelId($id),
-            op: OpKind::MatMul,
-            fits: |env, op| {
-                let op = one(op)?;
-                of_element(op, Some(Element::Quant(QuantFormat::$format)))?;
-                fits_q8(env, op, Level::$level)
-            },
-            // SAFETY: the caller's contract is the callee's.
-            run: |ctx, op| unsafe { run_one(ctx, op, true, Level::$level) },
-        }
-    };
-    ($id:literal, f32 $element:expr, $level:ident) => {
-        Row {
-            id: KernelId($id),
-            op: OpKind::MatMul,
-            fits: |env, op| {
-                let op = one(op)?;
-                of_element(op, $element)?;
-                fits_f32(env, op, Level::$level)
-            },
-            // SAFETY: the caller's contract is the callee's.
-            run: |ctx, op| unsafe { run_one(ctx, op, false, Level::$level) },
-        }
-    };
-    ($id:literal, many $fits:ident $q8:literal, $level:ident) => {
-        Row {
-            id: KernelId($id),
-            op: OpKind::MatMulMany,
-            fits: |env, op| {
-                let Op::MatMulMany(op) = op else {
-                    return Err(Refusal::Op);
-                };
-                for part in op.split() {
-                    $fits(env, &part, Level::$level)?;
-                }
-                Ok(Quality::Tuned)
-            },
-            // SAFETY: the caller's contract is the callee's.
-            run: |ctx, op| unsafe { run_one(ctx, op, $q8, Level::$level) },
-        }
-    };
-}
-
-/// Kernels, best first.
-#[cfg(target_arch = "aarch64")]
-pub(crate) const ROWS: &[Row] = &[
-    row!("cpu-matmul-f32-neon", f32 Some(Element::Plain(DType::F32)), Neon),
-    row!("cpu-matmul-f16-neon", f32 Some(Element::Plain(DType::F16)), Neon),
-    row!("cpu-matmul-bf16-neon", f32 Some(Element::Plain(DType::BF16)), Neon),
-    row!("cpu-matmul-quant-neon", f32 None, Neon),
-    row!("cpu-matmul-many-f32-neon", many fits_f32 false, Neon),
-];
-
-/// Kernels, best first.
-#[cfg(target_arch = "x86_64")]
-pub(crate) const ROWS: &[Row] = &[
-    row!("cpu-matmul-q4_0-avx512vnni", q8 Q4_0, Avx512),
-    row!("cpu-matmul-q4_1-avx512vnni", q8 Q4_1, Avx512),
-    row!("cpu-matmul-q5_0-avx512vnni", q8 Q5_0, Avx512),
-    row!("cpu-matmul-q8_0-avx512vnni", q8 Q8_0, Avx512),
-    row!("cpu-matmul-q4_k-avx512vnni", q8 Q4_K, Avx512),
-    row!("cpu-matmul-q6_k-avx512vnni", q8 Q6_K, Avx512),
-    row!("cpu-matmul-q4_0-avx2", q8 Q4_0, Avx2),
-    row!("cpu-matmul-q4_1-avx2", q8 Q4_1, Avx2),
-    row!("cpu-matmul-q5_0-avx2", q8 Q5_0, Avx2),
-    row!("cpu-matmul-q8_0-avx2", q8 Q8_0, Avx2),
-    row!("cpu-matmul-q4_k-avx2", q8 Q4_K, Avx2),
-    row!("cpu-matmul-q6_k-avx2", q8 Q6_K, Avx2),
-    row!("cpu-matmul-f32-avx512", f32 Some(Element::Plain(DType::F32)), Avx512),
-    row!("cpu-matmul-f16-avx512", f32 Some(Element::Plain(DType::F16)), Avx512),
-    row!("cpu-matmul-bf16-avx512", f32 Some(Element::Plain(DType::BF16)), Avx512),
-    row!("cpu-matmul-quant-avx512", f32 None, Avx512),
-    row!("cpu-matmul-f32-avx2", f32 Some(Element::Plain(DType::F32)), Avx2),
-    row!("cpu-matmul-f16-avx2", f32 Some(Element::Plain(DType::F16)), Avx2),
-    row!("cpu-matmul-bf16-avx2", f32 Some(Element::Plain(DType::BF16)), Avx2),
-    row!("cpu-matmul-quant-avx2", f32 None, Avx2),
-    row!("cpu-matmul-many-q8-avx512vnni", many fits_q8 true, Avx512),
-    row!("cpu-matmul-many-q8-avx2", many fits_q8 true, Avx2),
-    row!("cpu-matmul-many-f32-avx512", many fits_f32 false, Avx512),
-    row!("cpu-matmul-many-f32-avx2", many fits_f32 false, Avx2),
-];
 
 #[cfg(all(test, feature = "conformance"))]
 mod tests;
