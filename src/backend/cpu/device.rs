@@ -124,7 +124,7 @@ impl Device for CpuDevice {
         &self.info
     }
 
-    fn alloc(&self, bytes: u64, _usage: Usage) -> Result<Arc<dyn RawBuffer>> {
+    fn alloc(&self, bytes: u64, usage: Usage) -> Result<Arc<dyn RawBuffer>> {
         let max = self.info.limits.max_buffer;
         if bytes > max {
             return Err(Error::TooLarge {
@@ -133,7 +133,11 @@ impl Device for CpuDevice {
                 max,
             });
         }
-        Ok(Arc::new(Memory::zeros(bytes)?))
+        let memory = match usage {
+            Usage::Weights | Usage::KvCache => Memory::lasting(bytes)?,
+            Usage::Activations | Usage::Staging => Memory::zeros(bytes)?,
+        };
+        Ok(Arc::new(memory))
     }
 
     fn supports(&self, op: &Op<TensorDesc>) -> Support {

@@ -11,7 +11,7 @@ use std::{
     fmt,
     ops::Range,
     ptr::NonNull,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak},
 };
 
 /// Where allocations start: one cache line, one AVX-512 register.
@@ -53,6 +53,8 @@ pub(crate) struct Memory {
 enum Source {
     /// Our own allocation: its own start and layout.
     Own(NonNull<u8>, Layout),
+    /// A part of a chunk, which this keeps alive.
+    Part(#[expect(dead_code)] Arc<Chunk>),
     /// Read-only bytes that this keeps alive.
     Imported(#[expect(dead_code)] Arc<dyn AsRef<[u8]> + Send + Sync>),
 }
@@ -62,13 +64,73 @@ unsafe impl Send for Memory {}
 // SAFETY: as above.
 unsafe impl Sync for Memory {}
 
+/// Zeros that small buffers of long life share: alone, each would lie in small pages.
+struct Chunk {
+    base: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: the parts that are handed out are disjoint; the chunk itself touches none.
+unsafe impl Send for Chunk {}
+// SAFETY: as above.
+unsafe impl Sync for Chunk {}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        // SAFETY: `Chunk::new` allocated it with this layout.
+        unsafe { dealloc(self.base.as_ptr(), self.layout) };
+    }
+}
+
+impl Chunk {
+    /// Bytes of a chunk: what is never touched is never there.
+    const LEN: usize = 32 << 20;
+
+    fn new() -> Option<Arc<Chunk>> {
+        let layout = Layout::from_size_align(Chunk::LEN, 16).ok()?;
+        // SAFETY: the size is not zero.
+        let base = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        advise_huge_pages(base, Chunk::LEN);
+        Some(Arc::new(Chunk { base, layout }))
+    }
+
+    /// `len` zeros and [`PADDING`] that nobody else has, in the chunk that is being filled or a
+    /// new one.
+    fn part(len: usize) -> Option<(Arc<Chunk>, NonNull<u8>)> {
+        /// The chunk that is being filled, and how far.
+        static CURRENT: Mutex<(Weak<Chunk>, usize)> = Mutex::new((Weak::new(), 0));
+        let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = |chunk: &Chunk, from: usize| {
+            // SAFETY: `from` is inside the chunk.
+            let skip = unsafe { chunk.base.add(from) }.as_ptr().align_offset(ALIGN);
+            let start = from.checked_add(skip)?;
+            let end = start.checked_add(len)?.checked_add(PADDING)?;
+            (end <= Chunk::LEN).then_some((start, end))
+        };
+        let old = current.0.upgrade();
+        let found = old.and_then(|chunk| Some((place(&chunk, current.1)?, chunk)));
+        let ((start, end), chunk) = match found {
+            Some(found) => found,
+            None => {
+                let chunk = Chunk::new()?;
+                current.0 = Arc::downgrade(&chunk);
+                (place(&chunk, 0)?, chunk)
+            }
+        };
+        current.1 = end;
+        // SAFETY: `start` is inside the chunk.
+        let start = unsafe { chunk.base.add(start) };
+        Some((chunk, start))
+    }
+}
+
 /// Bytes of our own that are filled once and then only read: packs, on their way to a buffer.
 pub(crate) struct Filled(Memory);
 
 impl Filled {
     /// `bytes` bytes as `fill` leaves them; zeros before.
     pub fn new(bytes: u64, fill: impl FnOnce(&mut [u8])) -> Result<Filled> {
-        let memory = Memory::zeros(bytes)?;
+        let memory = Memory::lasting(bytes)?;
         // SAFETY: an allocation of so many bytes that nobody else knows of yet.
         fill(unsafe { std::slice::from_raw_parts_mut(memory.start.as_ptr(), memory.len) });
         Ok(Filled(memory))
@@ -125,6 +187,23 @@ impl Memory {
         })
     }
 
+    /// Zeros for a buffer of long life, such as a weight or a cache.
+    pub fn lasting(bytes: u64) -> Result<Memory> {
+        let part = usize::try_from(bytes)
+            .ok()
+            .filter(|_| (1..HUGE).contains(&bytes))
+            .and_then(|len| Some((Chunk::part(len)?, len)));
+        match part {
+            None => Memory::zeros(bytes),
+            Some(((chunk, start), len)) => Ok(Memory {
+                start,
+                len,
+                source: Source::Part(chunk),
+                lock: RwLock::new(()),
+            }),
+        }
+    }
+
     /// Read-only bytes from outside.
     pub fn import(keep: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Result<Memory> {
         let bytes: &[u8] = (*keep).as_ref();
@@ -167,7 +246,7 @@ impl Memory {
     /// Keeps other streams away; an error for read-only bytes.
     pub fn lock_mut(&self) -> Result<Guard<'_>> {
         match self.source {
-            Source::Own(..) => Ok(Guard::Sole(
+            Source::Own(..) | Source::Part(_) => Ok(Guard::Sole(
                 self.lock.write().unwrap_or_else(PoisonError::into_inner),
             )),
             Source::Imported(_) => Err(Error::InvalidTensor(
@@ -231,6 +310,7 @@ impl fmt::Debug for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.source {
             Source::Own(..) => "own",
+            Source::Part(_) => "part",
             Source::Imported(_) => "imported",
         };
         write!(f, "Memory({} bytes, {kind})", self.len)
@@ -263,6 +343,28 @@ mod tests {
                 matches!(Memory::zeros(bytes), Err(Error::OutOfMemory { .. })),
                 "{bytes}"
             );
+        }
+    }
+
+    #[test]
+    fn lasting_zeros_share_chunks_and_nothing_else() {
+        let all: Vec<_> = [0, 1, 63, 64, 100_000, 3 << 20, 5 << 20]
+            .into_iter()
+            .cycle()
+            .take(70)
+            .enumerate()
+            .map(|(i, bytes)| {
+                let m = Memory::lasting(bytes).unwrap();
+                assert!(m.start.addr().get().is_multiple_of(ALIGN));
+                assert!(m.read(0..bytes).unwrap().iter().all(|&b| b == 0));
+                let fill = vec![i as u8; bytes as usize];
+                m.write(0, &fill).unwrap();
+                assert!(m.write(bytes, &[1]).is_err());
+                (m, fill)
+            })
+            .collect();
+        for (m, fill) in all {
+            assert_eq!(m.read(0..m.len() as u64).unwrap(), fill);
         }
     }
 
