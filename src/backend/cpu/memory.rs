@@ -364,7 +364,7 @@ mod tests {
             })
             .collect();
         for (m, fill) in all {
-            assert_eq!(m.read(0..m.len() as u64).unwrap(), fill);
+            assert_eq!(m.read(0..m.len()).unwrap(), fill);
         }
     }
 
