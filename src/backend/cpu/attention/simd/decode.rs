@@ -2,7 +2,8 @@
 //! converted in registers.
 
 use super::{
-    flash::{Exact, SLACK, relative_to},
+    arithmetic::Exact,
+    flash::{SLACK, relative_to},
     lanes::Lanes,
     problem::{Numbers, Partials, Problem, Task, locate},
 };

@@ -1,8 +1,9 @@
 //! Products of attention in bf16 pairs, summed in f32: AVX512-BF16.
 
 use super::{
+    arithmetic::{Arithmetic, first, last, put, scaled, some},
+    block::{KEYS, Span},
     decode::{self, Products, fetch},
-    flash::{Arithmetic, KEYS, Span, first, last, put, scaled, some},
     lanes::Lanes,
     problem::Numbers,
 };

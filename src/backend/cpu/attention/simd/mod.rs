@@ -1,5 +1,7 @@
 //! Attention for AVX2, AVX-512, AVX512-BF16 and NEON: the table rows and how they run.
 
+mod arithmetic;
+mod block;
 mod decode;
 mod flash;
 #[cfg(target_arch = "x86_64")]
@@ -11,7 +13,7 @@ mod split;
 #[cfg(target_arch = "x86_64")]
 use self::halves::Halves;
 use self::{
-    flash::Exact,
+    arithmetic::Exact,
     problem::{Heads, Mask, Partials, Plain, Problem, Q8, Segment, Task},
     split::{Join, tasks},
 };
