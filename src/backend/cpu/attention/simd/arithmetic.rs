@@ -4,7 +4,7 @@
 use super::{
     block::{KEYS, Span},
     lanes::Lanes,
-    problem::Numbers,
+    numbers::Numbers,
 };
 
 /// The two products of attention. `k`, `v`, `q` and the weights are in a layout of its own, within

@@ -5,7 +5,8 @@ use super::{
     arithmetic::Exact,
     flash::{SLACK, relative_to},
     lanes::Lanes,
-    problem::{Numbers, Partials, Problem, Task, locate},
+    numbers::{Numbers, locate},
+    problem::{Partials, Problem, Task},
 };
 use crate::backend::cpu::simd::{cells, math};
 

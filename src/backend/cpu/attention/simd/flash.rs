@@ -7,7 +7,8 @@ use super::{
     arithmetic::Arithmetic,
     block::{Block, KEYS, Layout, Span, Step},
     lanes::Lanes,
-    problem::{Numbers, Partials, Problem, Task, locate},
+    numbers::{Numbers, locate},
+    problem::{Partials, Problem, Task},
 };
 use crate::backend::cpu::simd::math;
 

@@ -5,7 +5,7 @@ use super::{
     block::{KEYS, Span},
     decode::{self, Products, fetch},
     lanes::Lanes,
-    problem::Numbers,
+    numbers::Numbers,
 };
 use crate::backend::cpu::simd::{Avx512, Simd};
 use std::arch::x86_64::*;

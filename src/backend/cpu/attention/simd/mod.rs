@@ -7,6 +7,7 @@ mod flash;
 #[cfg(target_arch = "x86_64")]
 mod halves;
 mod lanes;
+mod numbers;
 mod problem;
 mod split;
 
@@ -14,7 +15,8 @@ mod split;
 use self::halves::Halves;
 use self::{
     arithmetic::Exact,
-    problem::{Heads, Mask, Partials, Plain, Problem, Q8, Segment, Task},
+    numbers::{Numbers, Plain, Q8},
+    problem::{Heads, Mask, Partials, Problem, Segment, Task},
     split::{Join, tasks},
 };
 use super::seqs::{self, Cache};
@@ -108,7 +110,7 @@ macro_rules! task {
         $lanes:literal, $half:literal, $quarter:literal, $high:literal x $wide:literal
     ) => {
         #[target_feature(enable = $features)]
-        unsafe fn $name<N: problem::Numbers>(
+        unsafe fn $name<N: Numbers>(
             p: &Problem<'_>,
             t: &Task,
             scratch: &mut Scratch,

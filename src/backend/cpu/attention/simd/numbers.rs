@@ -1,0 +1,97 @@
+//! Keys and values in memory: where the rows of a cache lie, and their numbers as vectors.
+
+use super::{super::seqs::Cache, lanes::Lanes};
+use crate::backend::cpu::simd::{Elem, cells};
+use half::bf16;
+
+/// First byte of each of keys `key..key + rows.len()` of a sequence in a KV head; null for those
+/// on no page. False when there is one.
+///
+/// # Safety
+/// The keys are below the capacity.
+#[inline(always)]
+pub(super) unsafe fn locate(
+    cache: &Cache<'_>,
+    sequence: usize,
+    head: usize,
+    key: usize,
+    rows: &mut [*const u8],
+) -> bool {
+    let mut all = true;
+    let mut j = 0;
+    while j < rows.len() {
+        let (offset, left) = cache.run(sequence, head, key + j);
+        let n = left.min(rows.len() - j);
+        for (i, row) in rows[j..j + n].iter_mut().enumerate() {
+            *row = match offset {
+                // SAFETY: rows of the cache.
+                Some(offset) => unsafe { cache.view.ptr().add(offset + i * cache.step()) },
+                None => std::ptr::null(),
+            };
+        }
+        all &= offset.is_some();
+        j += n;
+    }
+    all
+}
+
+/// Numbers of a row of keys or values.
+///
+/// # Safety
+/// `row` is the first byte of a row that has elements `i..i + n`, `i` a multiple of 16, `n` at
+/// most `LANES`, and the CPU has the features of `S` and of [`cells`].
+pub(super) trait Numbers: Copy {
+    /// `n` of them from `i` on, the rest zero.
+    unsafe fn load_n<S: Lanes>(row: *const u8, i: usize, n: usize) -> S::F;
+    /// `LANES` of them from `i` on.
+    unsafe fn load<S: Lanes>(row: *const u8, i: usize) -> S::F;
+    /// True when the row holds bf16.
+    fn are_bf16() -> bool {
+        false
+    }
+}
+
+/// Plain numbers.
+#[derive(Clone, Copy)]
+pub(super) struct Plain<T>(std::marker::PhantomData<T>);
+
+impl<T: Elem> Numbers for Plain<T> {
+    #[inline(always)]
+    unsafe fn load_n<S: Lanes>(row: *const u8, i: usize, n: usize) -> S::F {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { T::load_n::<S>(row.cast::<T>().add(i), n) }
+    }
+    #[inline(always)]
+    unsafe fn load<S: Lanes>(row: *const u8, i: usize) -> S::F {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { T::load::<S>(row.cast::<T>().add(i)) }
+    }
+    #[inline(always)]
+    fn are_bf16() -> bool {
+        std::any::TypeId::of::<T>() == std::any::TypeId::of::<bf16>()
+    }
+}
+
+/// Blocks of 32 signed bytes after a scale in f16.
+#[derive(Clone, Copy)]
+pub(super) struct Q8;
+
+/// Bytes of a block of [`Q8`].
+const Q8_BYTES: usize = 34;
+
+impl Numbers for Q8 {
+    #[inline(always)]
+    unsafe fn load_n<S: Lanes>(row: *const u8, i: usize, _: usize) -> S::F {
+        // SAFETY: rows are whole blocks; the caller's contract is the callee's.
+        unsafe { Self::load::<S>(row, i) }
+    }
+    #[inline(always)]
+    unsafe fn load<S: Lanes>(row: *const u8, i: usize) -> S::F {
+        // SAFETY: a block of the row.
+        unsafe {
+            let block = row.add(i / 32 * Q8_BYTES);
+            let scale = cells::f16_at(block);
+            S::mul(S::load_i8(block.add(2 + i % 32)), S::splat(scale))
+        }
+    }
+}
