@@ -21,9 +21,6 @@ mod stream;
 mod view;
 
 pub use isa::{ISA_VAR, Level};
-#[cfg(target_arch = "x86_64")]
-#[allow(unused_imports)]
-use simd as x86;
 
 use crate::{
     device::{Backend, BoxFuture, Device, DeviceId, DeviceInfo, OpenOptions},

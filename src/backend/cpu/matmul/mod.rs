@@ -12,9 +12,6 @@ pub(crate) mod simd;
 mod strided;
 pub(crate) mod tile;
 
-#[cfg(target_arch = "x86_64")]
-#[allow(unused_imports)]
-pub(crate) use self::simd as x86;
 use super::rows::{Ctx, Row};
 use crate::{
     device::{KernelId, Packed},

@@ -6,7 +6,7 @@ use super::{
     f32_gemm::AHEAD,
     q8_rows::RowsPtr,
 };
-use crate::backend::cpu::x86::{Avx2, Simd};
+use crate::backend::cpu::simd::{Avx2, Simd};
 use std::arch::x86_64::*;
 
 /// Most rows of x.

@@ -1,7 +1,6 @@
 //! Activations rounded to 8 bits: one f32 scale per 32 values, sums per 32 and per 16.
 
-use crate::backend::cpu::x86::Elem;
-use crate::backend::cpu::x86::{Avx2, Simd};
+use crate::backend::cpu::simd::{Avx2, Elem, Simd};
 use std::arch::x86_64::*;
 
 /// Rows of x as `d * code`. Rows are padded with zeros to whole pairs of 32.
