@@ -17,8 +17,6 @@ mod neon;
 pub(crate) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::Avx512;
-#[cfg(all(test, target_arch = "aarch64"))]
-use neon::Usdot;
 #[cfg(target_arch = "aarch64")]
 pub(crate) use neon::{Dots, Neon, Sdot, Widening};
 
@@ -42,6 +40,7 @@ pub(crate) trait Simd: Copy + 'static {
     const LANES: usize;
     /// True when [`Simd::dot`] takes weights of the full unsigned range; else 7 bits at most, and
     /// signed weights go through [`Simd::dot_signed`].
+    #[cfg(target_arch = "x86_64")]
     const DOT_U8: bool;
     /// Rows of the int8 tile that fit the register file.
     #[cfg(target_arch = "x86_64")]
@@ -85,16 +84,20 @@ pub(crate) trait Simd: Copy + 'static {
 
     unsafe fn izero() -> Self::I;
     unsafe fn iload(p: *const u8) -> Self::I;
+    unsafe fn to_f32(x: Self::I) -> Self::F;
     /// The four bytes at `p` in every lane.
+    #[cfg(target_arch = "x86_64")]
     unsafe fn isplat(p: *const u8) -> Self::I;
     /// `x << bits` per lane.
+    #[cfg(target_arch = "x86_64")]
     unsafe fn shl(x: Self::I, bits: u32) -> Self::I;
     /// Adds to each lane of `acc` the dot product of its four unsigned bytes of `w` and four
     /// signed bytes of `x` (`-127..=127`).
+    #[cfg(target_arch = "x86_64")]
     unsafe fn dot(acc: Self::I, w: Self::I, x: Self::I) -> Self::I;
     /// [`Simd::dot`] with signed bytes of `w`.
+    #[cfg(target_arch = "x86_64")]
     unsafe fn dot_signed(acc: Self::I, w: Self::I, x: Self::I) -> Self::I;
-    unsafe fn to_f32(x: Self::I) -> Self::F;
 }
 
 /// A float type that vectors are loaded from and stored to.

@@ -1,4 +1,4 @@
-//! NEON: two registers of four lanes. Byte products come in three tiers.
+//! NEON: two registers of four lanes. Byte products come in two tiers.
 
 use super::Simd;
 use half::{bf16, f16};
@@ -16,15 +16,18 @@ type I = [int32x4_t; 2];
 /// # Safety
 /// The methods need the CPU features that the implementing type names.
 pub(crate) trait Dots: Copy + 'static {
-    /// [`Simd::DOT_U8`].
-    const U8: bool;
     /// True with CPU feature `dotprod`.
     const SDOT: bool;
-    /// [`Simd::dot`] of one register.
-    unsafe fn dot(acc: int32x4_t, w: int32x4_t, x: int32x4_t) -> int32x4_t;
-    /// [`Simd::dot_signed`] of one register.
+    /// Adds to each lane of `acc` the dot product of its four signed bytes of `w` and of `x`
+    /// (`-127..=127`).
     unsafe fn dot_signed(acc: int32x4_t, w: int32x4_t, x: int32x4_t) -> int32x4_t;
-    /// [`Dots::dot_signed`] for every signed byte, -128 too.
+    /// [`Dots::dot_signed`] with unsigned bytes of `w`, 127 at most.
+    #[inline(always)]
+    unsafe fn dot(acc: int32x4_t, w: int32x4_t, x: int32x4_t) -> int32x4_t {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { Self::dot_signed(acc, w, x) }
+    }
+    /// [`Dots::dot_signed`] for every signed byte of `x`, -128 too.
     #[inline(always)]
     unsafe fn dot_any(acc: int32x4_t, w: int32x4_t, x: int32x4_t) -> int32x4_t {
         // SAFETY: the caller's contract is the callee's.
@@ -38,18 +41,9 @@ pub(crate) struct Widening;
 /// SDOT: CPU feature `dotprod`.
 #[derive(Clone, Copy)]
 pub(crate) struct Sdot;
-/// SDOT and USDOT: CPU features `dotprod` and `i8mm`.
-#[derive(Clone, Copy)]
-pub(crate) struct Usdot;
 
 impl Dots for Widening {
-    const U8: bool = false;
     const SDOT: bool = false;
-    #[inline(always)]
-    unsafe fn dot(acc: int32x4_t, w: int32x4_t, x: int32x4_t) -> int32x4_t {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { Self::dot_signed(acc, w, x) }
-    }
     #[inline(always)]
     unsafe fn dot_signed(acc: int32x4_t, w: int32x4_t, x: int32x4_t) -> int32x4_t {
         // SAFETY: no memory is touched. A pair is at most 2 * 128 * 127 in magnitude.
@@ -85,56 +79,20 @@ impl Dots for Widening {
     }
 }
 
-// The intrinsics of these instructions are not stable.
-#[inline(always)]
-unsafe fn sdot(acc: int32x4_t, w: int32x4_t, x: int32x4_t) -> int32x4_t {
-    let mut r = acc;
-    // SAFETY: only registers; the caller promises `dotprod`.
-    unsafe {
-        asm!(
-            "sdot {r:v}.4s, {w:v}.16b, {x:v}.16b",
-            r = inout(vreg) r, w = in(vreg) w, x = in(vreg) x,
-            options(pure, nomem, nostack, preserves_flags)
-        );
-    }
-    r
-}
-
 impl Dots for Sdot {
-    const U8: bool = false;
     const SDOT: bool = true;
-    #[inline(always)]
-    unsafe fn dot(acc: int32x4_t, w: int32x4_t, x: int32x4_t) -> int32x4_t {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { sdot(acc, w, x) }
-    }
     #[inline(always)]
     unsafe fn dot_signed(acc: int32x4_t, w: int32x4_t, x: int32x4_t) -> int32x4_t {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { sdot(acc, w, x) }
-    }
-}
-
-impl Dots for Usdot {
-    const U8: bool = true;
-    const SDOT: bool = true;
-    #[inline(always)]
-    unsafe fn dot(acc: int32x4_t, w: int32x4_t, x: int32x4_t) -> int32x4_t {
         let mut r = acc;
-        // SAFETY: only registers; the caller promises `i8mm`.
+        // SAFETY: only registers; the caller promises `dotprod`. The intrinsic is not stable.
         unsafe {
             asm!(
-                "usdot {r:v}.4s, {w:v}.16b, {x:v}.16b",
+                "sdot {r:v}.4s, {w:v}.16b, {x:v}.16b",
                 r = inout(vreg) r, w = in(vreg) w, x = in(vreg) x,
                 options(pure, nomem, nostack, preserves_flags)
             );
         }
         r
-    }
-    #[inline(always)]
-    unsafe fn dot_signed(acc: int32x4_t, w: int32x4_t, x: int32x4_t) -> int32x4_t {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { sdot(acc, w, x) }
     }
 }
 
@@ -282,7 +240,6 @@ unsafe fn round_bf16(v: float32x4_t) -> uint32x4_t {
 // SAFETY (whole impl): the trait's contract gives the CPU features and the pointers' validity.
 impl<D: Dots> Simd for Neon<D> {
     const LANES: usize = 8;
-    const DOT_U8: bool = D::U8;
     type F = F;
     type I = I;
 
@@ -454,26 +411,6 @@ impl<D: Dots> Simd for Neon<D> {
             let b = [vld1q_u8(p), vld1q_u8(p.add(16))];
             both!(vreinterpretq_s32_u8, b)
         }
-    }
-    #[inline(always)]
-    unsafe fn isplat(p: *const u8) -> I {
-        // SAFETY: see the impl.
-        unsafe { [vdupq_n_s32(p.cast::<i32>().read_unaligned()); 2] }
-    }
-    #[inline(always)]
-    unsafe fn shl(x: I, bits: u32) -> I {
-        // SAFETY: see the impl.
-        unsafe { both!(vshlq_s32, x, [vdupq_n_s32(bits as i32); 2]) }
-    }
-    #[inline(always)]
-    unsafe fn dot(acc: I, w: I, x: I) -> I {
-        // SAFETY: see the impl.
-        unsafe { both!(D::dot, acc, w, x) }
-    }
-    #[inline(always)]
-    unsafe fn dot_signed(acc: I, w: I, x: I) -> I {
-        // SAFETY: see the impl.
-        unsafe { both!(D::dot_signed, acc, w, x) }
     }
     #[inline(always)]
     unsafe fn to_f32(x: I) -> F {

@@ -71,11 +71,6 @@ macro_rules! on_each_set {
                 // SAFETY: the caller saw the features.
                 unsafe { $check::<Neon<Sdot>>() }
             }
-            #[target_feature(enable = "neon,dotprod,i8mm")]
-            unsafe fn i8mm() {
-                // SAFETY: the caller saw the features.
-                unsafe { $check::<Neon<Usdot>>() }
-            }
             if isa.neon {
                 // SAFETY: detected.
                 unsafe { neon() };
@@ -83,10 +78,6 @@ macro_rules! on_each_set {
             if isa.dotprod {
                 // SAFETY: detected.
                 unsafe { dotprod() };
-            }
-            if isa.i8mm {
-                // SAFETY: detected.
-                unsafe { i8mm() };
             }
         }
     }};
@@ -352,6 +343,7 @@ fn arithmetic_is_that_of_f32() {
     on_each_set!(check);
 }
 
+#[cfg(target_arch = "x86_64")]
 #[test]
 fn byte_products_are_exact() {
     #[inline(always)]
@@ -464,22 +456,33 @@ fn cells_move_as_their_names_say() {
 
 #[cfg(target_arch = "aarch64")]
 #[test]
-fn any_signed_bytes_multiply_exactly() {
-    fn check(dot: impl Fn(&[i8; 16], &[i8; 16]) -> [i32; 4]) {
-        for (w, x) in [(-128i8, -128i8), (-128, 127), (127, -128), (3, -128)] {
-            let (mut ws, mut xs) = ([w; 16], [x; 16]);
-            (ws[5], xs[9]) = (1, -1);
+fn byte_products_are_exact() {
+    use std::arch::aarch64::*;
+
+    /// Bytes of w and x from `low` to 127: all pairs of the ends, then any.
+    fn check(low: [i32; 2], dot: impl Fn(&[i8; 16], &[i8; 16]) -> [i32; 4]) {
+        let mut seed = 1u32;
+        let mut bytes = |low: i32, end: Option<bool>| -> [i8; 16] {
+            std::array::from_fn(|_| {
+                seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let any = low + ((seed >> 8) % (128 - low) as u32) as i32;
+                end.map_or(any, |high| if high { 127 } else { low }) as i8
+            })
+        };
+        for round in 0..200 {
+            let end = |bit: u32| (round < 4).then_some(round >> bit & 1 == 1);
+            let (w, x) = (bytes(low[0], end(0)), bytes(low[1], end(1)));
             let want: [i32; 4] = std::array::from_fn(|lane| {
                 (4 * lane..4 * lane + 4)
-                    .map(|i| i32::from(ws[i]) * i32::from(xs[i]))
-                    .sum()
+                    .map(|i| i32::from(w[i]) * i32::from(x[i]))
+                    .sum::<i32>()
+                    + 3
             });
-            assert_eq!(dot(&ws, &xs), want);
+            assert_eq!(dot(&w, &x), want, "{w:?} {x:?}");
         }
     }
-    use std::arch::aarch64::*;
     macro_rules! dot {
-        ($d:ty, $features:literal) => {{
+        ($d:ty, $dot:ident, $low:expr, $features:literal) => {{
             #[target_feature(enable = $features)]
             unsafe fn dot(w: &[i8; 16], x: &[i8; 16]) -> [i32; 4] {
                 let mut out = [0; 4];
@@ -487,13 +490,18 @@ fn any_signed_bytes_multiply_exactly() {
                 unsafe {
                     let (w, x) = (vld1q_s8(w.as_ptr()), vld1q_s8(x.as_ptr()));
                     let (w, x) = (vreinterpretq_s32_s8(w), vreinterpretq_s32_s8(x));
-                    vst1q_s32(out.as_mut_ptr(), <$d>::dot_any(vdupq_n_s32(0), w, x));
+                    vst1q_s32(out.as_mut_ptr(), <$d>::$dot(vdupq_n_s32(3), w, x));
                 }
                 out
             }
             // SAFETY: called only where the features were detected.
-            check(|w, x| unsafe { dot(w, x) });
+            check($low, |w, x| unsafe { dot(w, x) });
         }};
+        ($d:ty, $features:literal) => {
+            dot!($d, dot, [0, -127], $features);
+            dot!($d, dot_signed, [-128, -127], $features);
+            dot!($d, dot_any, [-128, -128], $features);
+        };
     }
     let isa = Isa::detect();
     if isa.neon {
@@ -501,8 +509,5 @@ fn any_signed_bytes_multiply_exactly() {
     }
     if isa.dotprod {
         dot!(Sdot, "neon,dotprod");
-    }
-    if isa.i8mm {
-        dot!(Usdot, "neon,dotprod,i8mm");
     }
 }

@@ -2,7 +2,6 @@
 
 use super::{super::seqs::Cache, lanes::Lanes};
 use crate::backend::cpu::simd::{Elem, cells};
-use half::bf16;
 
 /// First byte of each of keys `key..key + rows.len()` of a sequence in a KV head; null for those
 /// on no page. False when there is one.
@@ -46,6 +45,7 @@ pub(super) trait Numbers: Copy {
     /// `LANES` of them from `i` on.
     unsafe fn load<S: Lanes>(row: *const u8, i: usize) -> S::F;
     /// True when the row holds bf16.
+    #[cfg(target_arch = "x86_64")]
     fn are_bf16() -> bool {
         false
     }
@@ -66,9 +66,10 @@ impl<T: Elem> Numbers for Plain<T> {
         // SAFETY: the caller's contract is the callee's.
         unsafe { T::load::<S>(row.cast::<T>().add(i)) }
     }
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     fn are_bf16() -> bool {
-        std::any::TypeId::of::<T>() == std::any::TypeId::of::<bf16>()
+        std::any::TypeId::of::<T>() == std::any::TypeId::of::<half::bf16>()
     }
 }
 

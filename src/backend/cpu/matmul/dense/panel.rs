@@ -207,6 +207,7 @@ pub(super) const fn panel_bytes<U: Unit>(k: usize) -> usize {
 ///
 /// # Safety
 /// The pointers lead to that many; the CPU has the features of `U`.
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(super) unsafe fn add_zeros<U: Unit>(panel: *const u8, steps: usize, sums: *mut f32) {
     let Some(word) = U::ZERO else { return };
