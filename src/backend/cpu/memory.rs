@@ -1,5 +1,6 @@
 //! Host memory: aligned zeros of our own, or read-only bytes from outside.
 
+use super::pool::Pool;
 use crate::{
     device::RawBuffer,
     error::{Error, Result},
@@ -18,6 +19,8 @@ use std::{
 const ALIGN: usize = 64;
 /// Zeros after the last byte, so that a wide load at the end stays inside the allocation.
 const PADDING: usize = 64;
+/// Bytes that one thread copies at a time: pages of two megabytes have one that touches them first.
+const PIECE: usize = 2 << 20;
 /// Smallest alignment of imported bytes: that of the largest element.
 const IMPORT_ALIGN: usize = 8;
 /// Allocations from this size on are compared with the memory that is free: the kernel of the
@@ -264,16 +267,29 @@ impl Memory {
         Ok(range.start as usize..range.end as usize)
     }
 
-    /// Copies bytes in.
-    pub fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
+    /// Copies bytes in, as `pool` does it.
+    pub fn write(&self, pool: &Pool, offset: u64, data: &[u8]) -> Result<()> {
+        struct To(NonNull<u8>);
+        // SAFETY: tasks write bytes of their own.
+        unsafe impl Sync for To {}
         let range = self.check(&(offset..offset.saturating_add(data.len() as u64)))?;
         let _sole = self.lock_mut()?;
-        // SAFETY: the range is inside our allocation, and the lock keeps everyone else away.
-        unsafe {
-            self.start
-                .add(range.start)
-                .copy_from_nonoverlapping(NonNull::from(data).cast(), data.len());
-        }
+        // SAFETY: the range is inside our allocation.
+        let to = To(unsafe { self.start.add(range.start) });
+        pool.parallel(
+            data.len().div_ceil(PIECE),
+            data.len() as u64 / 4,
+            |pieces| {
+                let to = &to;
+                let from = pieces.start * PIECE..data.len().min(pieces.end * PIECE);
+                let (start, from) = (from.start, &data[from]);
+                // SAFETY: a part of the range, and the lock keeps everyone else away.
+                unsafe {
+                    to.0.add(start)
+                        .copy_from_nonoverlapping(NonNull::from(from).cast(), from.len());
+                }
+            },
+        );
         Ok(())
     }
 
@@ -331,6 +347,10 @@ impl RawBuffer for Memory {
 mod tests {
     use super::*;
 
+    fn two() -> Pool {
+        Pool::new(Pool::open(Some(2)).unwrap())
+    }
+
     #[test]
     fn zeros_are_aligned_and_absurd_sizes_are_errors() {
         for bytes in [0, 1, 63, 64, 1000, 1 << 20] {
@@ -358,8 +378,8 @@ mod tests {
                 assert!(m.start.addr().get().is_multiple_of(ALIGN));
                 assert!(m.read(0..bytes).unwrap().iter().all(|&b| b == 0));
                 let fill = vec![i as u8; bytes as usize];
-                m.write(0, &fill).unwrap();
-                assert!(m.write(bytes, &[1]).is_err());
+                m.write(&two(), 0, &fill).unwrap();
+                assert!(m.write(&two(), bytes, &[1]).is_err());
                 (m, fill)
             })
             .collect();
@@ -371,10 +391,10 @@ mod tests {
     #[test]
     fn writes_and_reads_keep_to_the_buffer() {
         let m = Memory::zeros(10).unwrap();
-        m.write(4, &[1, 2, 3]).unwrap();
+        m.write(&two(), 4, &[1, 2, 3]).unwrap();
         assert_eq!(m.read(3..8).unwrap(), [0, 1, 2, 3, 0]);
-        assert!(m.write(8, &[0; 3]).is_err());
-        assert!(m.write(u64::MAX, &[0; 3]).is_err());
+        assert!(m.write(&two(), 8, &[0; 3]).is_err());
+        assert!(m.write(&two(), u64::MAX, &[0; 3]).is_err());
         assert!(m.read(5..11).is_err());
     }
 
@@ -385,7 +405,7 @@ mod tests {
         let m = Memory::import(keep).unwrap();
         assert_eq!(m.read(8..9).unwrap(), [8]);
         assert!(
-            m.write(0, &[1])
+            m.write(&two(), 0, &[1])
                 .unwrap_err()
                 .to_string()
                 .contains("read-only")

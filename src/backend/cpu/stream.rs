@@ -48,7 +48,7 @@ impl CpuStream {
 impl Stream for CpuStream {
     fn write(&mut self, dst: &Buffer, offset: u64, data: &[u8]) -> Result<()> {
         self.not_recording("writing from the host while a step is captured")?;
-        Memory::of(dst)?.write(offset, data)
+        Memory::of(dst)?.write(&self.ctx.pool, offset, data)
     }
 
     unsafe fn encode(&mut self, op: &Op<Tensor>, kernel: Option<KernelId>) -> Result<()> {

@@ -76,15 +76,6 @@ mod arch {
         // SAFETY: see the module.
         unsafe { _mm256_castsi256_ps(v) }
     }
-    /// The f16 at `p`.
-    #[inline(always)]
-    pub(crate) unsafe fn f16_at(p: *const u8) -> f32 {
-        // SAFETY: see the module.
-        unsafe {
-            let bits = i32::from(p.cast::<u16>().read_unaligned());
-            _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits)))
-        }
-    }
     #[cfg(test)]
     #[inline(always)]
     pub(crate) unsafe fn or(a: Cells, b: Cells) -> Cells {

@@ -66,16 +66,28 @@ unsafe fn load(p: *const f32) -> __m512i {
     unsafe { _mm512_loadu_si512(p.cast()) }
 }
 
+/// 32 numbers of a row from `i` on as pairs.
+#[inline(always)]
+unsafe fn whole<N: Numbers>(row: *const u8, i: usize) -> __m512i {
+    // SAFETY: the row has i + 32 numbers.
+    unsafe {
+        if N::are_bf16() {
+            return _mm512_loadu_si512(row.add(2 * i).cast());
+        }
+        let [a, b] = N::load_two::<Avx512>(row, i);
+        bits(_mm512_cvtne2ps_pbh(b, a))
+    }
+}
+
 /// 32 numbers of a row of `len` from `i` on as pairs, the rest zero; zeros for null.
 #[inline(always)]
 unsafe fn neighbours<N: Numbers>(row: *const u8, i: usize, len: usize) -> __m512i {
     // SAFETY: i < len, which the row has.
     unsafe {
-        if N::are_bf16() && i + 32 <= len && !row.is_null() {
-            return _mm512_loadu_si512(row.add(2 * i).cast());
+        if i + 32 <= len && !row.is_null() {
+            return whole::<N>(row, i);
         }
-        let a = some::<Avx512, N>(row, i, len);
-        let b = some::<Avx512, N>(row, i + 16, len);
+        let [a, b] = [i, i + 16].map(|i| some::<Avx512, N>(row, i, len));
         bits(_mm512_cvtne2ps_pbh(b, a))
     }
 }
@@ -135,18 +147,27 @@ impl Products<Avx512> for Halves {
         unsafe {
             let mut acc = [Avx512::zero(); 16];
             let mut i = 0;
-            while i < dk {
+            while i + 32 <= dk {
                 let mut x = [_mm512_setzero_si512(); R];
                 for r in 0..R {
                     x[r] = load(q[r].add(i / 2));
                 }
                 for j in 0..G {
-                    let k = pairs(neighbours::<N>(k[j], i, dk));
+                    let k = pairs(whole::<N>(k[j], i));
                     for r in 0..R {
                         acc[r * G + j] = _mm512_dpbf16_ps(acc[r * G + j], k, pairs(x[r]));
                     }
                 }
                 i += 32;
+            }
+            if i < dk {
+                for j in 0..G {
+                    let k = pairs(neighbours::<N>(k[j], i, dk));
+                    for r in 0..R {
+                        let x = pairs(load(q[r].add(i / 2)));
+                        acc[r * G + j] = _mm512_dpbf16_ps(acc[r * G + j], k, x);
+                    }
+                }
             }
             let mut sums = [0f32; 16];
             Avx512::store(sums.as_mut_ptr(), Avx512::sums(&acc));
@@ -181,9 +202,17 @@ impl Products<Avx512> for Halves {
                 // The weight behind the last key is 0.
                 let rows = [v[0], v[v.len() - 1]];
                 let mut x = [_mm512_setzero_si512(); C];
-                for c in 0..C {
-                    let n = if C == 1 { n } else { 16 };
-                    x[c] = side_by_side::<N>(rows, i + c * 16, n);
+                if C % 2 == 0 && !N::are_bf16() {
+                    for c in (0..C).step_by(2) {
+                        let [a, b] = rows.map(|row| N::load_two::<Avx512>(row, i + c * 16));
+                        x[c] = interleave(a[0], b[0]);
+                        x[c + 1] = interleave(a[1], b[1]);
+                    }
+                } else {
+                    for c in 0..C {
+                        let n = if C == 1 { n } else { 16 };
+                        x[c] = side_by_side::<N>(rows, i + c * 16, n);
+                    }
                 }
                 for r in 0..R {
                     for c in 0..C {

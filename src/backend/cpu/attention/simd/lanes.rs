@@ -1,10 +1,10 @@
 //! What attention needs of vectors beyond [`Simd`].
 
-#[cfg(target_arch = "aarch64")]
-use crate::backend::cpu::simd::Neon;
 use crate::backend::cpu::simd::Simd;
 #[cfg(target_arch = "x86_64")]
 use crate::backend::cpu::simd::{Avx2, Avx512};
+#[cfg(target_arch = "aarch64")]
+use crate::backend::cpu::simd::{Neon, cells};
 #[cfg(target_arch = "aarch64")]
 use std::arch::aarch64::*;
 #[cfg(target_arch = "x86_64")]
@@ -49,6 +49,8 @@ pub(super) trait Lanes: Simd {
     unsafe fn exp2(x: Self::F) -> Self::F;
     /// `LANES` signed bytes.
     unsafe fn load_i8(p: *const u8) -> Self::F;
+    /// The f16 at `p` in every lane.
+    unsafe fn splat_f16(p: *const u8) -> Self::F;
     /// Sums of `LANES` vectors, in order.
     unsafe fn sums(a: &[Self::F]) -> Self::F;
 }
@@ -98,6 +100,14 @@ impl Lanes for Avx512 {
     unsafe fn load_i8(p: *const u8) -> __m512 {
         // SAFETY: see the impl.
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn splat_f16(p: *const u8) -> __m512 {
+        // SAFETY: see the impl.
+        unsafe {
+            let half = _mm256_set1_epi16(p.cast::<i16>().read_unaligned());
+            _mm512_cvtph_ps(half)
+        }
     }
     #[inline(always)]
     unsafe fn sums(a: &[__m512]) -> __m512 {
@@ -178,6 +188,11 @@ impl Lanes for Avx2 {
         unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))) }
     }
     #[inline(always)]
+    unsafe fn splat_f16(p: *const u8) -> __m256 {
+        // SAFETY: see the impl.
+        unsafe { _mm256_cvtph_ps(_mm_set1_epi16(p.cast::<i16>().read_unaligned())) }
+    }
+    #[inline(always)]
     unsafe fn sums(a: &[__m256]) -> __m256 {
         // SAFETY: see the impl.
         unsafe {
@@ -252,6 +267,11 @@ impl Lanes for Neon {
             }
             Self::scale2(p, n)
         }
+    }
+    #[inline(always)]
+    unsafe fn splat_f16(p: *const u8) -> Self::F {
+        // SAFETY: see the impl.
+        unsafe { Self::splat(cells::f16_at(p)) }
     }
     #[inline(always)]
     unsafe fn load_i8(p: *const u8) -> Self::F {

@@ -1,7 +1,7 @@
 //! Keys and values in memory: where the rows of a cache lie, and their numbers as vectors.
 
 use super::{super::seqs::Cache, lanes::Lanes};
-use crate::backend::cpu::simd::{Elem, cells};
+use crate::backend::cpu::simd::Elem;
 
 /// First byte of each of keys `key..key + rows.len()` of a sequence in a KV head; null for those
 /// on no page. False when there is one.
@@ -38,12 +38,19 @@ pub(super) unsafe fn locate(
 ///
 /// # Safety
 /// `row` is the first byte of a row that has elements `i..i + n`, `i` a multiple of 16, `n` at
-/// most `LANES`, and the CPU has the features of `S` and of [`cells`].
+/// most `LANES`, and the CPU has the features of `S`.
 pub(super) trait Numbers: Copy {
     /// `n` of them from `i` on, the rest zero.
     unsafe fn load_n<S: Lanes>(row: *const u8, i: usize, n: usize) -> S::F;
     /// `LANES` of them from `i` on.
     unsafe fn load<S: Lanes>(row: *const u8, i: usize) -> S::F;
+    /// `2 LANES` of them from `i` on; `i` is a multiple of 32 where `LANES` is 16.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load_two<S: Lanes>(row: *const u8, i: usize) -> [S::F; 2] {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { [Self::load::<S>(row, i), Self::load::<S>(row, i + S::LANES)] }
+    }
     /// True when the row holds bf16.
     #[cfg(target_arch = "x86_64")]
     fn are_bf16() -> bool {
@@ -91,8 +98,17 @@ impl Numbers for Q8 {
         // SAFETY: a block of the row.
         unsafe {
             let block = row.add(i / 32 * Q8_BYTES);
-            let scale = cells::f16_at(block);
-            S::mul(S::load_i8(block.add(2 + i % 32)), S::splat(scale))
+            S::mul(S::load_i8(block.add(2 + i % 32)), S::splat_f16(block))
+        }
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load_two<S: Lanes>(row: *const u8, i: usize) -> [S::F; 2] {
+        // SAFETY: one block of the row.
+        unsafe {
+            let block = row.add(i / 32 * Q8_BYTES);
+            let (scale, codes) = (S::splat_f16(block), block.add(2 + i % 32));
+            [codes, codes.add(S::LANES)].map(|p| S::mul(S::load_i8(p), scale))
         }
     }
 }

@@ -145,6 +145,7 @@ fn negated(half: u16) -> u16 {
 }
 
 /// Eight 2-bit codes of a grid, with the sign of each in bit 2.
+#[inline(always)]
 fn grid2(point: u16, signs: u8, codes: &mut [u8]) {
     for (j, c) in codes.iter_mut().enumerate().take(8) {
         *c = (point >> (2 * j) & 3) as u8 | (signs >> j & 1) << 2;
@@ -152,6 +153,7 @@ fn grid2(point: u16, signs: u8, codes: &mut [u8]) {
 }
 
 /// Two points of four 4-bit codes, with the sign of each in bit 3.
+#[inline(always)]
 fn grid3(points: [u16; 2], signs: u8, codes: &mut [u8]) {
     for (j, c) in codes.iter_mut().enumerate().take(8) {
         *c = (points[j / 4] >> (4 * (j % 4)) & 7) as u8 | (signs >> j & 1) << 3;
@@ -159,6 +161,7 @@ fn grid3(points: [u16; 2], signs: u8, codes: &mut [u8]) {
 }
 
 /// Takes one block apart: codes of all elements in order, scales.
+#[inline(always)]
 pub(super) fn read(format: QuantFormat, b: &[u8], codes: &mut [u8]) -> Head {
     use QuantFormat::*;
     let mut head = Head::EMPTY;

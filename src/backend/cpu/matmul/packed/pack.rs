@@ -2,7 +2,7 @@
 
 use super::{
     class::{BLOCK, Layout, Scales, TILE},
-    formats::{self, with_layout},
+    formats::{self, Head, with_layout},
 };
 use crate::{
     backend::cpu::{isa::multiversion, pool::Pool},
@@ -11,6 +11,8 @@ use crate::{
 
 /// Most k of a unit.
 const UNIT: usize = 256;
+/// Most blocks of a unit.
+const MOST: usize = 4;
 
 /// A stack of `batches` matrices `[n, k]` of one format.
 #[derive(Clone, Copy, Debug)]
@@ -96,10 +98,9 @@ fn pack_tile<K: Layout>(
             if end - start < unit_bytes {
                 codes.fill(0);
             }
-            let blocks = row[start..end].chunks_exact(block_bytes);
-            for (j, (block, codes)) in blocks.zip(codes.chunks_exact_mut(block_len)).enumerate() {
-                let parts = formats::read(format, block, codes);
-                K::Scales::write(&parts, j, r, head);
+            let heads = read_unit(isa, format, &row[start..end], codes);
+            for (j, parts) in heads.iter().enumerate().take((end - start) / block_bytes) {
+                K::Scales::write(parts, j, r, head);
             }
         }
         let all = planes.chunks_exact_mut(BLOCK * TILE * K::BITS / 8);
@@ -107,6 +108,26 @@ fn pack_tile<K: Layout>(
             pack_block(isa, codes, b, K::BITS, out);
         }
     }
+}
+
+multiversion! {
+    /// Codes and heads of the blocks of one row in a unit.
+    fn read_unit = read_unit_body(format: QuantFormat, blocks: &[u8], codes: &mut [u8; UNIT]) -> [Head; MOST]
+}
+
+#[inline(always)]
+fn read_unit_body<const FMA: bool>(
+    format: QuantFormat,
+    blocks: &[u8],
+    codes: &mut [u8; UNIT],
+) -> [Head; MOST] {
+    let blocks = blocks.chunks_exact(format.block_bytes());
+    let codes = codes.chunks_exact_mut(format.block_len());
+    let mut heads = [Head::EMPTY; MOST];
+    for ((head, block), codes) in heads.iter_mut().zip(blocks).zip(codes) {
+        *head = formats::read(format, block, codes);
+    }
+    heads
 }
 
 multiversion! {
