@@ -83,7 +83,7 @@ pub fn pack(op: Op<TensorDesc>, tape: &mut Tape<'_>) -> Op<TensorDesc> {
         let Ok(Some(packed)) = packed else {
             return w.clone();
         };
-        let mut len = packed.data.len() as u32;
+        let mut len = packed.bytes().len() as u32;
         if tape.rarely(4) {
             len = len.saturating_sub(u32::from(tape.byte()));
         }

@@ -6,13 +6,15 @@ use super::{
     tile::Params,
 };
 
-/// Unpacks `units` units of one tile at `w` into `out`, a tile of `K::Panel`.
+/// Unpacks `units` units of one tile at `w` into `out`, a tile of `K::Panel`. Asks memory for as
+/// many at `next`, which come while the panel is multiplied.
 ///
 /// # Safety
 /// They exist and the room does; the CPU has the features of `L`.
 #[inline(always)]
 pub(super) unsafe fn unpack<L: Lanes, K: Layout>(
     mut w: *const u8,
+    mut next: *const u8,
     units: usize,
     p: &Params,
     mut out: *mut u8,
@@ -22,6 +24,10 @@ pub(super) unsafe fn unpack<L: Lanes, K: Layout>(
     unsafe {
         let table = L::table(p.table.as_ptr());
         for _ in 0..units {
+            for line in 0..K::BYTES / 64 {
+                L::prefetch(next.wrapping_add(64 * line));
+            }
+            next = next.wrapping_add(K::BYTES);
             let unit = K::Scales::unit::<L>(w, p.factor);
             for block in 0..K::Scales::UNIT / BLOCK {
                 let head = out.cast::<f32>();

@@ -196,7 +196,15 @@ pub(super) unsafe fn run(
             }
             let start = strips.len();
             match mode {
-                Mode::Q8 => cut(job.rows.clone(), ROWS, &mut slot, &mut strips),
+                Mode::Q8 => {
+                    let rows = job.rows.len();
+                    let most = if few == 2 * ROWS && rows > ROWS && rows <= few {
+                        few
+                    } else {
+                        ROWS
+                    };
+                    cut(job.rows.clone(), most, &mut slot, &mut strips);
+                }
                 Mode::F32 => strips.push(Place {
                     first: job.rows.start,
                     count: job.rows.len(),
@@ -485,6 +493,10 @@ impl Work<'_> {
                             }
                             if strip.rows == 1 {
                                 tile::<L, K, 1, C, true>(ws, x, some, p, cs, step);
+                            } else if strip.rows == 2 * ROWS {
+                                for j in 0..C {
+                                    tile::<L, K, 8, 1, true>([ws[j]], x, some, p, [cs[j]], step);
+                                }
                             } else {
                                 tile::<L, K, ROWS, C, true>(ws, x, some, p, cs, step);
                             }
@@ -503,7 +515,12 @@ impl Work<'_> {
                     let some = chunk.min(units - u);
                     for j in 0..C {
                         let from = self.tile(first + j).add(u * K::BYTES);
-                        unpack::<L, K>(from, some, p, panel.add(j * panel_bytes));
+                        let next = if u + some < units {
+                            from.wrapping_add(some * K::BYTES)
+                        } else {
+                            self.tile(first + C + j)
+                        };
+                        unpack::<L, K>(from, next, some, p, panel.add(j * panel_bytes));
                     }
                     let blocks = some * K::Scales::UNIT / BLOCK;
                     for (strip, x) in strips.iter().zip(&xs) {

@@ -50,7 +50,6 @@ pub(super) unsafe fn tile<L: Lanes, K: Layout, const R: usize, const C: usize, c
     c_step: usize,
 ) {
     let (blocks, subs) = (K::Scales::UNIT / BLOCK, K::Scales::SUBS);
-    let mins = K::Scales::MINS;
     // SAFETY: the loops stay inside the units, the strip and c.
     unsafe {
         let table = L::table(p.table.as_ptr());
@@ -76,17 +75,19 @@ pub(super) unsafe fn tile<L: Lanes, K: Layout, const R: usize, const C: usize, c
                         }
                     }
                 }
-                // Integer sums as floats, scaled by the weights.
-                let mut t = [[L::zero(); C]; R];
-                if K::Scales::SUBS == 1 {
+                if subs == 1 {
                     let dots = dots::<L, K, R, C, 0, 8>(at, x, b, 0, table);
                     for i in 0..C {
                         let scale = K::Scales::scale::<L>(w[i], unit[i], block, 0);
                         for r in 0..R {
-                            t[r][i] = L::mul(L::to_f32(dots[r][i]), scale);
+                            let d = L::splat(*x.d.add(b * R + r));
+                            let t = L::mul(L::to_f32(dots[r][i]), scale);
+                            sums[r][i] = L::fma(t, d, sums[r][i]);
                         }
                     }
                 } else {
+                    // Integer sums as floats, scaled by the weights.
+                    let mut t = [[L::zero(); C]; R];
                     let half = dots::<L, K, R, C, 0, 4>(at, x, b, 0, table);
                     for i in 0..C {
                         let scale = K::Scales::scale::<L>(w[i], unit[i], block, 0);
@@ -98,22 +99,21 @@ pub(super) unsafe fn tile<L: Lanes, K: Layout, const R: usize, const C: usize, c
                     for i in 0..C {
                         let scale = K::Scales::scale::<L>(w[i], unit[i], block, 1);
                         for r in 0..R {
-                            t[r][i] = L::fma(L::to_f32(half[r][i]), scale, t[r][i]);
+                            let d = L::splat(*x.d.add(b * R + r));
+                            let t = L::fma(L::to_f32(half[r][i]), scale, t[r][i]);
+                            sums[r][i] = L::fma(t, d, sums[r][i]);
                         }
                     }
                 }
-                for r in 0..R {
-                    let d = L::splat(*x.d.add(b * R + r));
-                    for i in 0..C {
-                        let mut sum = L::fma(t[r][i], d, sums[r][i]);
-                        if mins {
-                            for sub in 0..subs {
-                                let m = K::Scales::min::<L>(w[i], unit[i], block, sub);
+                if K::Scales::MINS {
+                    for sub in 0..subs {
+                        for i in 0..C {
+                            let min = K::Scales::min::<L>(w[i], unit[i], block, sub);
+                            for r in 0..R {
                                 let s = L::splat(*x.s.add((b * subs + sub) * R + r));
-                                sum = L::fnma(m, s, sum);
+                                sums[r][i] = L::fnma(min, s, sums[r][i]);
                             }
                         }
-                        sums[r][i] = sum;
                     }
                 }
                 b += 1;
