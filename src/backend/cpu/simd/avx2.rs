@@ -240,6 +240,16 @@ impl Simd for Avx2 {
         unsafe { Self::dot(acc, _mm256_abs_epi8(w), _mm256_sign_epi8(x, w)) }
     }
     #[inline(always)]
+    unsafe fn istore(p: *mut u8, x: __m256i) {
+        // SAFETY: see the impl.
+        unsafe { _mm256_storeu_si256(p.cast(), x) }
+    }
+    #[inline(always)]
+    unsafe fn isub(a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: see the impl.
+        unsafe { _mm256_sub_epi32(a, b) }
+    }
+    #[inline(always)]
     unsafe fn to_f32(x: __m256i) -> __m256 {
         // SAFETY: see the impl.
         unsafe { _mm256_cvtepi32_ps(x) }

@@ -198,6 +198,16 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
+    unsafe fn istore(p: *mut u8, x: __m512i) {
+        // SAFETY: see the impl.
+        unsafe { _mm512_storeu_si512(p.cast(), x) }
+    }
+    #[inline(always)]
+    unsafe fn isub(a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: see the impl.
+        unsafe { _mm512_sub_epi32(a, b) }
+    }
+    #[inline(always)]
     unsafe fn to_f32(x: __m512i) -> __m512 {
         // SAFETY: see the impl.
         unsafe { _mm512_cvtepi32_ps(x) }

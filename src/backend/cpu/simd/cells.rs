@@ -76,14 +76,12 @@ mod arch {
         // SAFETY: see the module.
         unsafe { _mm256_castsi256_ps(v) }
     }
-    #[cfg(test)]
     #[inline(always)]
     pub(crate) unsafe fn or(a: Cells, b: Cells) -> Cells {
         // SAFETY: see the module.
         unsafe { _mm256_or_si256(a, b) }
     }
     /// `v << bits` per cell.
-    #[cfg(test)]
     #[inline(always)]
     pub(crate) unsafe fn shl(v: Cells, bits: u32) -> Cells {
         // SAFETY: see the module.
@@ -97,7 +95,6 @@ mod arch {
         unsafe { _mm256_cvtepu8_epi32(_mm256_castsi256_si128(v)) }
     }
     /// The first eight halfwords, one in each cell.
-    #[cfg(test)]
     #[inline(always)]
     pub(crate) unsafe fn from_u16(v: Cells) -> Cells {
         // SAFETY: see the module.

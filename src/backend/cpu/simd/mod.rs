@@ -84,10 +84,11 @@ pub(crate) trait Simd: Copy + 'static {
 
     unsafe fn izero() -> Self::I;
     unsafe fn iload(p: *const u8) -> Self::I;
-    unsafe fn to_f32(x: Self::I) -> Self::F;
+    unsafe fn istore(p: *mut u8, x: Self::I);
     /// The four bytes at `p` in every lane.
-    #[cfg(target_arch = "x86_64")]
     unsafe fn isplat(p: *const u8) -> Self::I;
+    unsafe fn isub(a: Self::I, b: Self::I) -> Self::I;
+    unsafe fn to_f32(x: Self::I) -> Self::F;
     /// `x << bits` per lane.
     #[cfg(target_arch = "x86_64")]
     unsafe fn shl(x: Self::I, bits: u32) -> Self::I;

@@ -413,6 +413,24 @@ impl<D: Dots> Simd for Neon<D> {
         }
     }
     #[inline(always)]
+    unsafe fn istore(p: *mut u8, x: I) {
+        // SAFETY: see the impl.
+        unsafe {
+            vst1q_s32(p.cast(), x[0]);
+            vst1q_s32(p.add(16).cast(), x[1]);
+        }
+    }
+    #[inline(always)]
+    unsafe fn isplat(p: *const u8) -> I {
+        // SAFETY: see the impl.
+        unsafe { [vdupq_n_s32(p.cast::<i32>().read_unaligned()); 2] }
+    }
+    #[inline(always)]
+    unsafe fn isub(a: I, b: I) -> I {
+        // SAFETY: see the impl.
+        unsafe { both!(vsubq_s32, a, b) }
+    }
+    #[inline(always)]
     unsafe fn to_f32(x: I) -> F {
         // SAFETY: see the impl.
         unsafe { both!(vcvtq_f32_s32, x) }

@@ -111,3 +111,14 @@ pub(super) unsafe fn fill<L: Line>(x: *const u8, rows: &[usize], k: usize, out: 
         }
     }
 }
+
+/// [`fill`] for lines that need the features of [`Eight`] alone.
+///
+/// # Safety
+/// As for [`fill`].
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma,f16c"))]
+#[cfg_attr(target_arch = "aarch64", target_feature(enable = "neon"))]
+pub(super) unsafe fn lines<L: Line>(x: *const u8, rows: &[usize], k: usize, out: *mut u32) {
+    // SAFETY: the caller's contract is the callee's.
+    unsafe { fill::<L>(x, rows, k, out) }
+}

@@ -3,9 +3,9 @@
 use super::{
     acts::{self, Line, Pairs, Quads, Wide},
     kernel::{Block, Fill, Kernel, Lines, Math, block, kernel, tiles},
-    panel::{self, Matrix, Words},
+    panel::{self, Words},
     tile::LINE,
-    unit::{self, Bf16, F16, F32, Unit, sums_of_f32},
+    unit::{self, Bf16, F16, F32, Unit, sums_of_f32, sums_of_i32, words_of_parts},
 };
 use crate::backend::cpu::{
     isa::Isa,
@@ -54,18 +54,8 @@ impl unit::Pairs for Neon {
 
 impl Unit for Bfdot {
     sums_of_f32!(Neon);
-    type Word = Words2;
+    words_of_parts!(Neon);
     const K: usize = 2;
-    #[inline(always)]
-    unsafe fn splat(p: *const u32) -> Words2 {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { [vdupq_n_s32(*p.cast::<i32>()); 2] }
-    }
-    #[inline(always)]
-    unsafe fn step(p: *const u8) -> [Words2; 2] {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { [Neon::<Widening>::iload(p); 2] }
-    }
     #[inline(always)]
     unsafe fn mac(acc: [float32x4_t; 2], x: Words2, w: Words2) -> [float32x4_t; 2] {
         let mut acc = acc;
@@ -84,49 +74,9 @@ impl Unit for Bfdot {
 }
 
 impl<D: Dots> Unit for I8Dot<D> {
-    type S = Neon<D>;
-    type Acc = Words2;
-    type Word = Words2;
+    sums_of_i32!(Neon<D>);
+    words_of_parts!(Neon<D>);
     const K: usize = 4;
-    const INTEGERS: bool = true;
-    #[inline(always)]
-    unsafe fn zero() -> Words2 {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { Neon::<D>::izero() }
-    }
-    #[inline(always)]
-    unsafe fn load(p: *const f32) -> Words2 {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { Neon::<D>::iload(p.cast()) }
-    }
-    #[inline(always)]
-    unsafe fn store(p: *mut f32, v: Words2) {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe {
-            vst1q_s32(p.cast(), v[0]);
-            vst1q_s32(p.add(4).cast(), v[1]);
-        }
-    }
-    #[inline(always)]
-    unsafe fn splat(p: *const u32) -> Words2 {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { [vdupq_n_s32(*p.cast::<i32>()); 2] }
-    }
-    #[inline(always)]
-    unsafe fn step(p: *const u8) -> [Words2; 2] {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { [Neon::<D>::iload(p); 2] }
-    }
-    #[inline(always)]
-    unsafe fn sub(a: Words2, b: Words2) -> Words2 {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { [vsubq_s32(a[0], b[0]), vsubq_s32(a[1], b[1])] }
-    }
-    #[inline(always)]
-    unsafe fn to_f32(a: Words2) -> [float32x4_t; 2] {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { Neon::<D>::to_f32(a) }
-    }
     #[inline(always)]
     unsafe fn mac(acc: Words2, x: Words2, w: Words2) -> Words2 {
         // SAFETY: the caller's contract is the callee's.
@@ -135,28 +85,6 @@ impl<D: Dots> Unit for I8Dot<D> {
                 D::dot_any(acc[0], w[0], x[0]),
                 D::dot_any(acc[1], w[1], x[1]),
             ]
-        }
-    }
-}
-
-impl Words for panel::Pairs {
-    type T = bf16;
-    const K: usize = 2;
-    #[inline(always)]
-    unsafe fn along(p: *const bf16, n: usize) -> Cells {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { panel::bytes(p, n) }
-    }
-    #[inline(always)]
-    unsafe fn across(p: *const bf16, step: usize, k: usize, n: usize) -> Cells {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe {
-            let low = cells::from_u16(panel::bytes(p, n));
-            if k < 2 {
-                return low;
-            }
-            let high = cells::from_u16(panel::bytes(p.add(step), n));
-            cells::or(low, cells::shl(high, 16))
         }
     }
 }
@@ -210,27 +138,6 @@ tiles!(tiles_neon, widen_neon, "neon");
 tiles!(tiles_dotprod, "neon,dotprod");
 tiles!(tiles_bf16, "neon,bf16");
 
-#[target_feature(enable = "neon")]
-unsafe fn fill_neon<W: Words>(
-    w: Matrix,
-    n0: usize,
-    n: usize,
-    k0: usize,
-    len: usize,
-    out: *mut u32,
-    columns: usize,
-    step: usize,
-) {
-    // SAFETY: the caller's contract is the callee's.
-    unsafe { panel::fill::<W>(w, n0, n, k0, len, out, columns, step) }
-}
-
-#[target_feature(enable = "neon")]
-unsafe fn lines_neon<L: Line>(x: *const u8, rows: &[usize], k: usize, out: *mut u32) {
-    // SAFETY: the caller's contract is the callee's.
-    unsafe { acts::fill::<L>(x, rows, k, out) }
-}
-
 /// Instruction sets of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tier {
@@ -268,11 +175,11 @@ pub(super) fn select(tier: Tier, math: Math, w: DType, packed: bool) -> Option<&
 /// Fills panels of a kernel that [`select`] gives for weights that are not packed.
 pub(super) fn fill(_: Tier, math: Math, w: DType) -> Option<Fill> {
     Some(match (math, w) {
-        (Math::F32, DType::F32) => fill_neon::<panel::Wide<f32>>,
-        (Math::F32, DType::F16) => fill_neon::<panel::Wide<f16>>,
-        (Math::F32, DType::BF16) => fill_neon::<panel::Wide<bf16>>,
-        (Math::Bf16, DType::BF16) => fill_neon::<panel::Pairs>,
-        (Math::I8, DType::I8) => fill_neon::<panel::Quads>,
+        (Math::F32, DType::F32) => panel::fill::<panel::Wide<f32>>,
+        (Math::F32, DType::F16) => panel::fill::<panel::Wide<f16>>,
+        (Math::F32, DType::BF16) => panel::fill::<panel::Wide<bf16>>,
+        (Math::Bf16, DType::BF16) => panel::fill::<panel::Pairs>,
+        (Math::I8, DType::I8) => panel::fill::<panel::Quads>,
         _ => return None,
     })
 }
@@ -280,13 +187,13 @@ pub(super) fn fill(_: Tier, math: Math, w: DType) -> Option<Fill> {
 /// Makes lines of x.
 pub(super) fn lines(_: Tier, math: Math, x: DType) -> Option<Lines> {
     Some(match (math, x) {
-        (Math::F32, DType::F32) => lines_neon::<Wide<f32>>,
-        (Math::F32, DType::F16) => lines_neon::<Wide<f16>>,
-        (Math::F32, DType::BF16) => lines_neon::<Wide<bf16>>,
-        (Math::Bf16, DType::F32) => lines_neon::<Pairs<f32>>,
-        (Math::Bf16, DType::F16) => lines_neon::<Pairs<f16>>,
-        (Math::Bf16, DType::BF16) => lines_neon::<Pairs<bf16>>,
-        (Math::I8, DType::I8) => lines_neon::<Quads<0>>,
+        (Math::F32, DType::F32) => acts::lines::<Wide<f32>>,
+        (Math::F32, DType::F16) => acts::lines::<Wide<f16>>,
+        (Math::F32, DType::BF16) => acts::lines::<Wide<bf16>>,
+        (Math::Bf16, DType::F32) => acts::lines::<Pairs<f32>>,
+        (Math::Bf16, DType::F16) => acts::lines::<Pairs<f16>>,
+        (Math::Bf16, DType::BF16) => acts::lines::<Pairs<bf16>>,
+        (Math::I8, DType::I8) => acts::lines::<Quads<0>>,
         _ => return None,
     })
 }

@@ -79,6 +79,28 @@ wide!(f32, load, load_n);
 wide!(f16, load_f16, load_f16_n);
 wide!(bf16, load_bf16, load_bf16_n);
 
+impl Words for Pairs {
+    type T = bf16;
+    const K: usize = 2;
+    #[inline(always)]
+    unsafe fn along(p: *const bf16, n: usize) -> Cells {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { bytes(p, n) }
+    }
+    #[inline(always)]
+    unsafe fn across(p: *const bf16, step: usize, k: usize, n: usize) -> Cells {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe {
+            let low = cells::from_u16(bytes(p, n));
+            if k < 2 {
+                return low;
+            }
+            let high = cells::from_u16(bytes(p.add(step), n));
+            cells::or(low, cells::shl(high, 16))
+        }
+    }
+}
+
 /// A weight matrix in memory.
 #[derive(Clone, Copy)]
 pub(super) struct Matrix {
@@ -98,7 +120,8 @@ pub(super) struct Matrix {
 /// One of the matrix's steps is 1 and the numbers exist; `out` has room for whole steps of
 /// `columns`, a multiple of 8; the CPU has the features
 /// of [`Eight`].
-#[inline(always)]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma,f16c"))]
+#[cfg_attr(target_arch = "aarch64", target_feature(enable = "neon"))]
 pub(super) unsafe fn fill<W: Words>(
     w: Matrix,
     n0: usize,

@@ -102,7 +102,57 @@ macro_rules! sums_of_f32 {
     };
 }
 
-pub(super) use sums_of_f32;
+macro_rules! sums_of_i32 {
+    ($s:ty) => {
+        type S = $s;
+        type Acc = <$s as Simd>::I;
+        const INTEGERS: bool = true;
+        #[inline(always)]
+        unsafe fn zero() -> Self::Acc {
+            // SAFETY: the caller's contract is the callee's.
+            unsafe { <$s>::izero() }
+        }
+        #[inline(always)]
+        unsafe fn load(p: *const f32) -> Self::Acc {
+            // SAFETY: the caller's contract is the callee's.
+            unsafe { <$s>::iload(p.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn store(p: *mut f32, v: Self::Acc) {
+            // SAFETY: the caller's contract is the callee's.
+            unsafe { <$s>::istore(p.cast(), v) }
+        }
+        #[inline(always)]
+        unsafe fn sub(a: Self::Acc, b: Self::Acc) -> Self::Acc {
+            // SAFETY: the caller's contract is the callee's.
+            unsafe { <$s>::isub(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn to_f32(a: Self::Acc) -> <$s as Simd>::F {
+            // SAFETY: the caller's contract is the callee's.
+            unsafe { <$s>::to_f32(a) }
+        }
+    };
+}
+
+/// Words of pairs or of four bytes.
+macro_rules! words_of_parts {
+    ($s:ty) => {
+        type Word = <$s as Simd>::I;
+        #[inline(always)]
+        unsafe fn splat(p: *const u32) -> Self::Word {
+            // SAFETY: the caller's contract is the callee's.
+            unsafe { <$s>::isplat(p.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn step(p: *const u8) -> [Self::Word; 2] {
+            // SAFETY: the caller's contract is the callee's.
+            unsafe { [<$s>::iload(p); 2] }
+        }
+    };
+}
+
+pub(super) use {sums_of_f32, sums_of_i32, words_of_parts};
 
 macro_rules! words_of_f32 {
     ($s:ty) => {

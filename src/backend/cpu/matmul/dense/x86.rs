@@ -3,9 +3,9 @@
 use super::{
     acts::{self, Line, Pairs, Quads, Wide},
     kernel::{Block, Fill, Kernel, Lines, Math, block, kernel, tiles},
-    panel::{self, Matrix, Words},
+    panel::{self, Words},
     tile::LINE,
-    unit::{self, Bf16, F16, F32, Unit, sums_of_f32},
+    unit::{self, Bf16, F16, F32, Unit, sums_of_f32, sums_of_i32, words_of_parts},
 };
 use crate::backend::cpu::{
     isa::Isa,
@@ -53,18 +53,8 @@ impl unit::Pairs for Avx2 {
 
 impl Unit for Bf16Dot {
     sums_of_f32!(Avx512);
-    type Word = __m512i;
+    words_of_parts!(Avx512);
     const K: usize = 2;
-    #[inline(always)]
-    unsafe fn splat(p: *const u32) -> __m512i {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { _mm512_set1_epi32(*p.cast::<i32>()) }
-    }
-    #[inline(always)]
-    unsafe fn step(p: *const u8) -> [__m512i; 2] {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { [_mm512_loadu_si512(p.cast()); 2] }
-    }
     #[inline(always)]
     unsafe fn mac(acc: __m512, x: __m512i, w: __m512i) -> __m512 {
         // SAFETY: AVX512-BF16 by the caller's contract; both types are 64 bytes of any content.
@@ -77,47 +67,10 @@ impl Unit for Bf16Dot {
 }
 
 impl Unit for I8Dot {
-    type S = Avx512;
-    type Acc = __m512i;
-    type Word = __m512i;
+    sums_of_i32!(Avx512);
+    words_of_parts!(Avx512);
     const K: usize = 4;
     const ZERO: Option<u32> = Some(0x8080_8080);
-    const INTEGERS: bool = true;
-    #[inline(always)]
-    unsafe fn zero() -> __m512i {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { _mm512_setzero_si512() }
-    }
-    #[inline(always)]
-    unsafe fn load(p: *const f32) -> __m512i {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { _mm512_loadu_si512(p.cast()) }
-    }
-    #[inline(always)]
-    unsafe fn store(p: *mut f32, v: __m512i) {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { _mm512_storeu_si512(p.cast(), v) }
-    }
-    #[inline(always)]
-    unsafe fn splat(p: *const u32) -> __m512i {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { _mm512_set1_epi32(*p.cast::<i32>()) }
-    }
-    #[inline(always)]
-    unsafe fn step(p: *const u8) -> [__m512i; 2] {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { [_mm512_loadu_si512(p.cast()); 2] }
-    }
-    #[inline(always)]
-    unsafe fn sub(a: __m512i, b: __m512i) -> __m512i {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { _mm512_sub_epi32(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn to_f32(a: __m512i) -> __m512 {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { _mm512_cvtepi32_ps(a) }
-    }
     #[inline(always)]
     unsafe fn mac(acc: __m512i, x: __m512i, w: __m512i) -> __m512i {
         // SAFETY: the caller's contract is the callee's.
@@ -126,46 +79,9 @@ impl Unit for I8Dot {
 }
 
 impl Unit for I16Dot {
-    type S = Avx2;
-    type Acc = __m256i;
-    type Word = __m256i;
+    sums_of_i32!(Avx2);
+    words_of_parts!(Avx2);
     const K: usize = 2;
-    const INTEGERS: bool = true;
-    #[inline(always)]
-    unsafe fn zero() -> __m256i {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { _mm256_setzero_si256() }
-    }
-    #[inline(always)]
-    unsafe fn load(p: *const f32) -> __m256i {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { _mm256_loadu_si256(p.cast()) }
-    }
-    #[inline(always)]
-    unsafe fn store(p: *mut f32, v: __m256i) {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { _mm256_storeu_si256(p.cast(), v) }
-    }
-    #[inline(always)]
-    unsafe fn splat(p: *const u32) -> __m256i {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { _mm256_set1_epi32(*p.cast::<i32>()) }
-    }
-    #[inline(always)]
-    unsafe fn step(p: *const u8) -> [__m256i; 2] {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { [_mm256_loadu_si256(p.cast()); 2] }
-    }
-    #[inline(always)]
-    unsafe fn sub(a: __m256i, b: __m256i) -> __m256i {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { _mm256_sub_epi32(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn to_f32(a: __m256i) -> __m256 {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { _mm256_cvtepi32_ps(a) }
-    }
     #[inline(always)]
     unsafe fn mac(acc: __m256i, x: __m256i, w: __m256i) -> __m256i {
         // SAFETY: the caller's contract is the callee's.
@@ -229,29 +145,6 @@ impl Line for Shorts {
             for i in 0..n {
                 *out.add(i) = i16::from(*p.add(i));
             }
-        }
-    }
-}
-
-impl Words for panel::Pairs {
-    type T = bf16;
-    const K: usize = 2;
-    #[inline(always)]
-    unsafe fn along(p: *const bf16, n: usize) -> __m256i {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { panel::bytes(p, n) }
-    }
-    #[inline(always)]
-    unsafe fn across(p: *const bf16, step: usize, k: usize, n: usize) -> __m256i {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe {
-            let low = _mm256_cvtepu16_epi32(_mm256_castsi256_si128(panel::bytes(p, n)));
-            if k < 2 {
-                return low;
-            }
-            let high = _mm256_castsi256_si128(panel::bytes(p.add(step), n));
-            let high = _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(high));
-            _mm256_or_si256(low, high)
         }
     }
 }
@@ -330,27 +223,6 @@ unsafe fn zeros_vnni<U: Unit>(panel: *const u8, steps: usize, sums: *mut f32) {
     unsafe { panel::add_zeros::<U>(panel, steps, sums) }
 }
 
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn fill_avx2<W: Words>(
-    w: Matrix,
-    n0: usize,
-    n: usize,
-    k0: usize,
-    len: usize,
-    out: *mut u32,
-    columns: usize,
-    step: usize,
-) {
-    // SAFETY: the caller's contract is the callee's.
-    unsafe { panel::fill::<W>(w, n0, n, k0, len, out, columns, step) }
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn lines_avx2<L: Line>(x: *const u8, rows: &[usize], k: usize, out: *mut u32) {
-    // SAFETY: the caller's contract is the callee's.
-    unsafe { acts::fill::<L>(x, rows, k, out) }
-}
-
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
 unsafe fn lines_bf16<L: Line>(x: *const u8, rows: &[usize], k: usize, out: *mut u32) {
     // SAFETY: the caller's contract is the callee's.
@@ -407,12 +279,12 @@ pub(super) fn select(tier: Tier, math: Math, w: DType, packed: bool) -> Option<&
 /// Fills panels of a kernel that [`select`] gives for weights that are not packed.
 pub(super) fn fill(tier: Tier, math: Math, w: DType) -> Option<Fill> {
     Some(match (math, w) {
-        (Math::F32, DType::F32) => fill_avx2::<panel::Wide<f32>>,
-        (Math::F32, DType::F16) => fill_avx2::<panel::Wide<f16>>,
-        (Math::F32, DType::BF16) => fill_avx2::<panel::Wide<bf16>>,
-        (Math::Bf16, DType::BF16) => fill_avx2::<panel::Pairs>,
-        (Math::I8, DType::I8) if tier == Tier::Avx512 => fill_avx2::<panel::Quads>,
-        (Math::I8, DType::I8) => fill_avx2::<Shorts>,
+        (Math::F32, DType::F32) => panel::fill::<panel::Wide<f32>>,
+        (Math::F32, DType::F16) => panel::fill::<panel::Wide<f16>>,
+        (Math::F32, DType::BF16) => panel::fill::<panel::Wide<bf16>>,
+        (Math::Bf16, DType::BF16) => panel::fill::<panel::Pairs>,
+        (Math::I8, DType::I8) if tier == Tier::Avx512 => panel::fill::<panel::Quads>,
+        (Math::I8, DType::I8) => panel::fill::<Shorts>,
         _ => return None,
     })
 }
@@ -420,14 +292,14 @@ pub(super) fn fill(tier: Tier, math: Math, w: DType) -> Option<Fill> {
 /// Makes lines of x.
 pub(super) fn lines(tier: Tier, math: Math, x: DType) -> Option<Lines> {
     Some(match (math, x) {
-        (Math::F32, DType::F32) => lines_avx2::<Wide<f32>>,
-        (Math::F32, DType::F16) => lines_avx2::<Wide<f16>>,
-        (Math::F32, DType::BF16) => lines_avx2::<Wide<bf16>>,
+        (Math::F32, DType::F32) => acts::lines::<Wide<f32>>,
+        (Math::F32, DType::F16) => acts::lines::<Wide<f16>>,
+        (Math::F32, DType::BF16) => acts::lines::<Wide<bf16>>,
         (Math::Bf16, DType::F32) => lines_bf16::<Pairs<f32>>,
         (Math::Bf16, DType::F16) => lines_bf16::<Pairs<f16>>,
         (Math::Bf16, DType::BF16) => lines_bf16::<Pairs<bf16>>,
-        (Math::I8, DType::I8) if tier == Tier::Avx512 => lines_avx2::<Quads<0x80>>,
-        (Math::I8, DType::I8) => lines_avx2::<Shorts>,
+        (Math::I8, DType::I8) if tier == Tier::Avx512 => acts::lines::<Quads<0x80>>,
+        (Math::I8, DType::I8) => acts::lines::<Shorts>,
         _ => return None,
     })
 }
