@@ -225,6 +225,8 @@ fn one(
     }
     result.rivals.sort_by(|a: &Rival, b| a.ms.total_cmp(&b.ms));
     let bytes = match &row.case {
+        // Each token reads all weights once; most of the file is weights.
+        Case::Model { file, prompt } if !prompt => 128.0 * size_of_file(&ours.models.join(file)),
         Case::Model { file, .. } | Case::Load { file } => size_of_file(&ours.models.join(file)),
         case => case.bytes(),
     };

@@ -202,7 +202,7 @@ impl Products<Avx512> for Halves {
                 // The weight behind the last key is 0.
                 let rows = [v[0], v[v.len() - 1]];
                 let mut x = [_mm512_setzero_si512(); C];
-                if C % 2 == 0 && !N::are_bf16() {
+                if C.is_multiple_of(2) && !N::are_bf16() {
                     for c in (0..C).step_by(2) {
                         let [a, b] = rows.map(|row| N::load_two::<Avx512>(row, i + c * 16));
                         x[c] = interleave(a[0], b[0]);

@@ -1,6 +1,6 @@
 //! AVX2, FMA and F16C: two registers each.
 
-use super::{class::Layout, lanes::Lanes, run, tile::Strip};
+use super::{class::Layout, lanes::Lanes, panel, tile::Strip};
 use std::arch::x86_64::*;
 
 /// CPU features `avx2`, `fma`, `f16c`.
@@ -63,7 +63,7 @@ impl Lanes for Avx2 {
         step: usize,
     ) {
         // SAFETY: the caller's contract is the callee's.
-        unsafe { run::panels_avx2::<P>(w, x, rows, blocks, c, step) }
+        unsafe { panel::panels_avx2::<P>(w, x, rows, blocks, c, step) }
     }
 
     #[inline(always)]

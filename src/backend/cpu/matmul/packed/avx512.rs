@@ -1,6 +1,6 @@
 //! AVX-512 with VNNI: one register each.
 
-use super::{class::Layout, lanes::Lanes, run, tile::Strip};
+use super::{class::Layout, lanes::Lanes, panel, tile::Strip};
 use std::arch::x86_64::*;
 
 /// CPU features `avx512f`, `avx512bw`, `avx512dq`, `avx512vl`, `avx512vnni`.
@@ -24,7 +24,7 @@ impl Lanes for Avx512 {
         step: usize,
     ) {
         // SAFETY: the caller's contract is the callee's.
-        unsafe { run::panels_avx512::<P>(w, x, rows, blocks, c, step) }
+        unsafe { panel::panels_avx512::<P>(w, x, rows, blocks, c, step) }
     }
 
     #[inline(always)]

@@ -17,6 +17,7 @@ mod neon;
 mod pack;
 mod panel;
 mod run;
+mod task;
 mod tile;
 
 use super::simd::{Level, fits_operands};

@@ -1,6 +1,6 @@
 //! NEON: four registers each, with and without SDOT.
 
-use super::{class::Layout, lanes::Lanes, run, tile::Strip};
+use super::{class::Layout, lanes::Lanes, panel, tile::Strip};
 use crate::backend::cpu::simd::{Dots, Elem, Neon, Simd, cells};
 use std::{arch::aarch64::*, marker::PhantomData};
 
@@ -76,9 +76,9 @@ impl<D: Dots> Lanes for Four<D> {
         // SAFETY: the caller's contract is the callee's.
         unsafe {
             if D::SDOT {
-                run::panels_dotprod::<P>(w, x, rows, blocks, c, step);
+                panel::panels_dotprod::<P>(w, x, rows, blocks, c, step);
             } else {
-                run::panels_neon::<P>(w, x, rows, blocks, c, step);
+                panel::panels_neon::<P>(w, x, rows, blocks, c, step);
             }
         }
     }

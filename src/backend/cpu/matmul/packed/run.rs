@@ -1,48 +1,30 @@
 //! One op on packed weights as tasks.
 
-#[cfg(target_arch = "aarch64")]
-use super::neon::Four;
 use super::{
     Pack,
     acts::{Acts, Needs, Place, cut},
-    class::{BLOCK, Layout, Scales, TILE},
+    class::TILE,
     exact,
     formats::with_layout,
-    lanes::Lanes,
-    panel::unpack,
-    tile::{Params, Strip, tile},
+    task::{Run, Task, Work, X},
+    tile::{Params, ROWS, STREAM_ROWS},
 };
-#[cfg(target_arch = "x86_64")]
-use super::{avx2::Avx2, avx512::Avx512};
-#[cfg(target_arch = "x86_64")]
-use crate::backend::cpu::simd;
-#[cfg(target_arch = "aarch64")]
-use crate::backend::cpu::simd::{Dots, Neon, Sdot, Widening};
 use crate::{
     Tensor,
     backend::cpu::{
         matmul::simd::{
             Level,
             epilogue::{Floats, Output},
-            f32_gemm::Tile,
             start, to_f32,
         },
         rows::Ctx,
-        simd::{Scratch, Shared, Simd},
+        simd::{Scratch, Shared},
     },
     error::{Error, Result},
     op::Weight,
     quant::QuantFormat,
 };
 use std::{cell::RefCell, ops::Range};
-
-/// k per panel.
-const KC: usize = 512;
-/// Rows of x that are multiplied at once.
-const ROWS: usize = 4;
-/// Most rows of x that read the tiles as they stream, whatever the layout.
-#[cfg(target_arch = "x86_64")]
-const FEW: usize = 2 * ROWS;
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
@@ -52,11 +34,11 @@ thread_local! {
 /// The weights of a product.
 pub(super) struct Part {
     w: *const u8,
-    pack: Pack,
-    params: Params,
+    pub pack: Pack,
+    pub params: Params,
     /// Bytes of a tile, tiles of a matrix.
     tile_bytes: usize,
-    tiles: usize,
+    pub tiles: usize,
 }
 
 // SAFETY: the pointer leads into an operand that the op keeps alive and nobody writes.
@@ -150,22 +132,6 @@ pub(super) enum Mode {
     F32,
 }
 
-/// Some tiles of one matrix by some strips.
-struct Task {
-    job: usize,
-    tile: usize,
-    tiles: usize,
-    strips: Range<usize>,
-}
-
-/// x in the form that the kernels read.
-#[derive(Clone, Copy)]
-enum X<'a> {
-    Q8(&'a Acts),
-    /// Rows and their stride.
-    F32(Shared<f32>, usize),
-}
-
 /// Runs products of one x.
 ///
 /// # Safety
@@ -182,7 +148,7 @@ pub(super) unsafe fn run(
     // among rows.
     let few = match level {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 if mode == Mode::Q8 => FEW,
+        Level::Avx512 if mode == Mode::Q8 => STREAM_ROWS,
         _ => ROWS,
     };
     // Strips of each job. Jobs that share rows share them.
@@ -197,12 +163,8 @@ pub(super) unsafe fn run(
             let start = strips.len();
             match mode {
                 Mode::Q8 => {
-                    let rows = job.rows.len();
-                    let most = if few == 2 * ROWS && rows > ROWS && rows <= few {
-                        few
-                    } else {
-                        ROWS
-                    };
+                    let streams = (ROWS + 1..=few).contains(&job.rows.len());
+                    let most = if streams { few } else { ROWS };
                     cut(job.rows.clone(), most, &mut slot, &mut strips);
                 }
                 Mode::F32 => strips.push(Place {
@@ -343,346 +305,3 @@ fn tasks(
     }
     out
 }
-
-/// Runs a task with the kernels of one layout and tier.
-type Run<'w> = unsafe fn(&Work<'w>, X<'_>, &mut Scratch);
-
-/// A task and what it works on.
-struct Work<'a> {
-    task: &'a Task,
-    job: &'a Job,
-    part: &'a Part,
-    strips: &'a [Place],
-}
-
-/// Sums of a task: rows of the strips, zero rows among them, `step` apart.
-#[derive(Clone, Copy)]
-struct Sums {
-    c: *mut f32,
-    step: usize,
-}
-
-impl Work<'_> {
-    /// # Safety
-    /// The operands of the op are alive and the CPU has the instruction sets; so for all that
-    /// follow.
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-    unsafe fn avx512<K: Layout>(&self, x: X<'_>, scratch: &mut Scratch) {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe {
-            let sums = match x {
-                X::Q8(acts) => self.q8::<Avx512, K, 2>(acts, scratch),
-                X::F32(x, step) => self.f32::<simd::Avx512, Avx512, K, 2>(x.0, step, scratch),
-            };
-            self.finish::<simd::Avx512>(sums);
-        }
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn avx2<K: Layout>(&self, x: X<'_>, scratch: &mut Scratch) {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe {
-            let sums = match x {
-                X::Q8(acts) => self.q8::<Avx2, K, 1>(acts, scratch),
-                X::F32(x, step) => self.f32::<simd::Avx2, Avx2, K, 1>(x.0, step, scratch),
-            };
-            self.finish::<simd::Avx2>(sums);
-        }
-    }
-
-    #[cfg(target_arch = "aarch64")]
-    #[target_feature(enable = "neon")]
-    unsafe fn neon<K: Layout>(&self, x: X<'_>, scratch: &mut Scratch) {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe {
-            let sums = match x {
-                X::Q8(acts) => self.q8::<Four<Widening>, K, 1>(acts, scratch),
-                X::F32(x, step) => self.f32::<Neon, Four<Widening>, K, 1>(x.0, step, scratch),
-            };
-            self.finish::<Neon>(sums);
-        }
-    }
-
-    /// Of 8-bit x: products of f32 gain nothing.
-    #[cfg(target_arch = "aarch64")]
-    #[target_feature(enable = "neon,dotprod")]
-    unsafe fn dotprod<K: Layout>(&self, x: X<'_>, scratch: &mut Scratch) {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe {
-            match x {
-                X::Q8(acts) => {
-                    let sums = self.q8::<Four<Sdot>, K, 1>(acts, scratch);
-                    self.finish::<Neon>(sums);
-                }
-                X::F32(..) => self.neon::<K>(x, scratch),
-            }
-        }
-    }
-
-    /// Epilogue and store.
-    #[inline(always)]
-    unsafe fn finish<S: Simd>(&self, sums: Sums) {
-        let Sums { c, step } = sums;
-        let (n0, base) = (self.task.tile * TILE, self.strips[0].slot);
-        let n = (self.task.tiles * TILE).min(self.part.pack.shape.n - n0);
-        for strip in self.strips {
-            let row = strip.first - self.job.rows.start;
-            // SAFETY: rows and columns of the task.
-            unsafe {
-                let c = c.add((strip.slot - base) * step);
-                match &self.job.to {
-                    To::Rows(out) => out.finish::<S>(c, step, row, strip.count, n0, n),
-                    To::Each(outs, rows) => {
-                        for i in 0..strip.count {
-                            let (out, y) = rows[row + i];
-                            outs[out].finish::<S>(c.add(i * step), step, y, 1, n0, n);
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    /// First byte of tile `i` of the task; of the last one for those beyond.
-    #[inline(always)]
-    unsafe fn tile(&self, i: usize) -> *const u8 {
-        let first = self.job.matrix * self.part.tiles + self.task.tile;
-        // SAFETY: a tile of the pack.
-        unsafe { self.part.tile(first + i.min(self.task.tiles - 1)) }
-    }
-
-    #[inline(always)]
-    unsafe fn q8<L: Lanes, K: Layout, const C: usize>(
-        &self,
-        acts: &Acts,
-        scratch: &mut Scratch,
-    ) -> Sums {
-        let (task, p, strips) = (self.task, &self.part.params, self.strips);
-        let (subs, zero) = (K::Scales::SUBS, self.part.pack.traits.zero);
-        let rows: usize = strips.iter().map(|s| s.rows).sum();
-        let units = self.part.pack.shape.k.div_ceil(K::Scales::UNIT);
-        let mut xs = Vec::with_capacity(strips.len());
-        for strip in strips {
-            xs.push(acts.strip(strip, zero, subs));
-        }
-        // SAFETY: tiles of the pack, strips of x, and scratch as computed.
-        unsafe {
-            if L::STREAMS && strips.len() <= 2 {
-                // Each of the C tiles at once comes from a span of its own, so that memory sees
-                // long streams. Two strips take turns so often that memory never waits for one.
-                let per = task.tiles.div_ceil(C);
-                let step = per * C * TILE;
-                let c = zeros(scratch, rows * step, 0);
-                let chunk = if strips.len() == 1 {
-                    units
-                } else {
-                    256 / K::Scales::UNIT
-                };
-                for i in 0..per {
-                    for u in (0..units).step_by(chunk) {
-                        let some = chunk.min(units - u);
-                        for (strip, x) in strips.iter().zip(&xs) {
-                            let x = x.at(u * K::Scales::UNIT, strip.rows, subs);
-                            let (mut ws, mut cs) = ([self.part.w; C], [c; C]);
-                            for j in 0..C {
-                                let c = c.add((strip.slot - strips[0].slot) * step);
-                                ws[j] = self.tile(i + j * per).add(u * K::BYTES);
-                                cs[j] = c.add((i + j * per) * TILE);
-                            }
-                            if strip.rows == 1 {
-                                tile::<L, K, 1, C, true>(ws, x, some, p, cs, step);
-                            } else if strip.rows == 2 * ROWS {
-                                for j in 0..C {
-                                    tile::<L, K, 8, 1, true>([ws[j]], x, some, p, [cs[j]], step);
-                                }
-                            } else {
-                                tile::<L, K, ROWS, C, true>(ws, x, some, p, cs, step);
-                            }
-                        }
-                    }
-                }
-                return Sums { c, step };
-            }
-            let step = task.tiles.next_multiple_of(C) * TILE;
-            let panel_bytes = KC / BLOCK * <K::Panel as Layout>::BYTES;
-            let c = zeros(scratch, rows * step, C * panel_bytes / 4);
-            let panel = c.add(rows * step).cast::<u8>();
-            let chunk = KC / K::Scales::UNIT;
-            for first in (0..task.tiles).step_by(C) {
-                for u in (0..units).step_by(chunk) {
-                    let some = chunk.min(units - u);
-                    for j in 0..C {
-                        let from = self.tile(first + j).add(u * K::BYTES);
-                        let next = if u + some < units {
-                            from.wrapping_add(some * K::BYTES)
-                        } else {
-                            self.tile(first + C + j)
-                        };
-                        unpack::<L, K>(from, next, some, p, panel.add(j * panel_bytes));
-                    }
-                    let blocks = some * K::Scales::UNIT / BLOCK;
-                    for (strip, x) in strips.iter().zip(&xs) {
-                        let x = x.at(u * K::Scales::UNIT, strip.rows, subs);
-                        let c = c.add((strip.slot - strips[0].slot) * step + first * TILE);
-                        L::panels::<K::Panel>(panel, x, strip.rows, blocks, c, step);
-                    }
-                }
-            }
-            Sums { c, step }
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn f32<S: Simd, L: Lanes, K: Layout, const C: usize>(
-        &self,
-        x: *const f32,
-        x_step: usize,
-        scratch: &mut Scratch,
-    ) -> Sums {
-        let (task, p) = (self.task, &self.part.params);
-        let (first, m) = (self.strips[0].first, self.strips[0].count);
-        let units = self.part.pack.shape.k.div_ceil(K::Scales::UNIT);
-        let step = task.tiles.next_multiple_of(C) * TILE;
-        // SAFETY: tiles of the pack, rows of x, and scratch as computed.
-        unsafe {
-            let x = x.add(first * x_step);
-            let width = C * TILE;
-            let c = zeros(scratch, m * step, exact::KC * width);
-            let panel = c.add(m * step);
-            let chunk = exact::KC / K::Scales::UNIT;
-            for first in (0..task.tiles).step_by(C) {
-                for u in (0..units).step_by(chunk) {
-                    let some = chunk.min(units - u);
-                    for j in 0..C {
-                        let from = self.tile(first + j).add(u * K::BYTES);
-                        exact::unpack::<L, K>(from, some, p, panel.add(j * TILE), width);
-                    }
-                    let (k0, len) = (u * K::Scales::UNIT, some * K::Scales::UNIT);
-                    Tile {
-                        x: x.add(k0),
-                        x_step,
-                        panel,
-                        panel_step: width,
-                        c: c.add(first * TILE),
-                        c_step: step,
-                    }
-                    .run::<S>(m, len, u == 0);
-                }
-            }
-            Sums { c, step }
-        }
-    }
-}
-
-/// `floats` zeros and room for `more` behind them.
-unsafe fn zeros(scratch: &mut Scratch, floats: usize, more: usize) -> *mut f32 {
-    let c = scratch.take(floats + more);
-    // SAFETY: the scratch has the room.
-    unsafe { std::slice::from_raw_parts_mut(c, floats).fill(0.0) };
-    c
-}
-
-/// No table and no factor: panels hold levels and whole scales.
-const PANEL: Params = Params {
-    table: [0; 16],
-    zero: 0.0,
-    factor: 1.0,
-};
-
-/// A strip by two panels, [`KC`] k apart.
-///
-/// # Safety
-/// As for [`tile`].
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub(super) unsafe fn panels_avx512<P: Layout>(
-    w: *const u8,
-    x: Strip,
-    rows: usize,
-    blocks: usize,
-    c: *mut f32,
-    step: usize,
-) {
-    // SAFETY: the caller's contract is the callee's.
-    unsafe {
-        let (w, c) = ([w, w.add(KC / BLOCK * P::BYTES)], [c, c.add(TILE)]);
-        match rows {
-            1 => tile::<Avx512, P, 1, 2, false>(w, x, blocks, &PANEL, c, step),
-            _ => tile::<Avx512, P, ROWS, 2, false>(w, x, blocks, &PANEL, c, step),
-        }
-    }
-}
-
-/// A strip by a panel.
-///
-/// # Safety
-/// As for [`tile`].
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn panels_avx2<P: Layout>(
-    w: *const u8,
-    x: Strip,
-    rows: usize,
-    blocks: usize,
-    c: *mut f32,
-    step: usize,
-) {
-    // SAFETY: the caller's contract is the callee's.
-    unsafe {
-        match rows {
-            1 => tile::<Avx2, P, 1, 1, false>([w], x, blocks, &PANEL, [c], step),
-            _ => tile::<Avx2, P, ROWS, 1, false>([w], x, blocks, &PANEL, [c], step),
-        }
-    }
-}
-
-/// A strip by a panel.
-///
-/// # Safety
-/// As for [`tile`].
-#[cfg(target_arch = "aarch64")]
-#[inline(always)]
-unsafe fn panel_of<D: Dots, P: Layout>(
-    w: *const u8,
-    x: Strip,
-    rows: usize,
-    blocks: usize,
-    c: *mut f32,
-    step: usize,
-) {
-    // SAFETY: the caller's contract is the callee's.
-    unsafe {
-        match rows {
-            1 => tile::<Four<D>, P, 1, 1, false>([w], x, blocks, &PANEL, [c], step),
-            _ => tile::<Four<D>, P, ROWS, 1, false>([w], x, blocks, &PANEL, [c], step),
-        }
-    }
-}
-
-#[cfg(target_arch = "aarch64")]
-macro_rules! panels {
-    ($name:ident, $dots:ty, $features:literal) => {
-        /// A strip by a panel.
-        ///
-        /// # Safety
-        /// As for [`tile`].
-        #[target_feature(enable = $features)]
-        pub(super) unsafe fn $name<P: Layout>(
-            w: *const u8,
-            x: Strip,
-            rows: usize,
-            blocks: usize,
-            c: *mut f32,
-            step: usize,
-        ) {
-            // SAFETY: the caller's contract is the callee's.
-            unsafe { panel_of::<$dots, P>(w, x, rows, blocks, c, step) }
-        }
-    };
-}
-#[cfg(target_arch = "aarch64")]
-panels!(panels_neon, Widening, "neon");
-#[cfg(target_arch = "aarch64")]
-panels!(panels_dotprod, Sdot, "neon,dotprod");

@@ -31,6 +31,11 @@ pub(super) struct Params {
     pub factor: f32,
 }
 
+/// Rows of x that are multiplied at once.
+pub(super) const ROWS: usize = 4;
+/// The same where weights stream by: enough to decode them once, by one tile at a time.
+pub(super) const STREAM_ROWS: usize = 8;
+
 /// How far ahead of the loads weights are asked for: into the second cache, since the first has
 /// too few misses under way at a time to keep memory busy.
 const AHEAD: usize = 8192;

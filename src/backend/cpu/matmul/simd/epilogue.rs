@@ -3,7 +3,7 @@
 use crate::{
     backend::cpu::{
         isa::Isa,
-        simd::{Simd, math},
+        simd::{Simd, cells, math},
     },
     element::DType,
     op::Act,
@@ -108,6 +108,23 @@ impl Output {
             && self.residual.is_none()
             && !self.accumulate
             && matches!(self.y.data.dtype, DType::F32 | DType::I32)
+    }
+
+    /// Asks memory for what [`Output::finish`] of these rows and columns needs.
+    #[inline(always)]
+    pub fn prefetch(&self, m0: usize, rows: usize, n0: usize, n: usize) {
+        for m in [Some(self.y), self.residual, self.gate]
+            .into_iter()
+            .flatten()
+        {
+            let size = m.data.dtype.size();
+            for row in m0..m0 + rows {
+                let first = m.data.start.wrapping_add((row * m.stride + n0) * size);
+                for byte in (0..n * size).step_by(64) {
+                    cells::prefetch(first.wrapping_add(byte), false);
+                }
+            }
+        }
     }
 
     /// Finishes `rows` rows of `n` sums at `c` (row stride `ld`), which belong at row `m0` and
