@@ -7,7 +7,7 @@ use super::{
     exact,
     formats::with_layout,
     task::{Run, Task, Work, X},
-    tile::{Params, ROWS, STREAM_ROWS},
+    tile::{Params, ROWS},
 };
 use crate::{
     Tensor,
@@ -148,7 +148,7 @@ pub(super) unsafe fn run(
     // among rows.
     let few = match level {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 if mode == Mode::Q8 => STREAM_ROWS,
+        Level::Avx512 if mode == Mode::Q8 => super::tile::STREAM_ROWS,
         _ => ROWS,
     };
     // Strips of each job. Jobs that share rows share them.
