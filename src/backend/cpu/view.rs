@@ -12,6 +12,10 @@ use crate::{
 };
 use std::marker::PhantomData;
 
+/// Numbers on the way, from the start of a cache line on: no vector of them lies in two lines.
+#[repr(align(64))]
+pub(crate) struct Lines<T, const N: usize>(pub [T; N]);
+
 /// An operand that is read. Lives as long as the op's own tensors.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Src<'a> {

@@ -4,7 +4,7 @@ use crate::{
     backend::cpu::{
         isa::Isa,
         math,
-        view::{Dst, Rows, Src},
+        view::{Dst, Lines, Rows, Src},
     },
     element::DType,
     error::Result,
@@ -99,7 +99,7 @@ impl<'a> Finish<'a> {
     /// As [`Finish::store`].
     pub unsafe fn store_zeros(&self, row: usize) {
         let len = self.y.len();
-        let mut acc = [0.0; STRETCH];
+        let Lines(acc) = &mut Lines([0.0; STRETCH]);
         for start in (0..len).step_by(STRETCH) {
             let acc = &mut acc[..STRETCH.min(len - start)];
             acc.fill(0.0);
@@ -114,7 +114,7 @@ impl<'a> Finish<'a> {
     unsafe fn gate_and_store(&self, row: usize, start: usize, acc: &mut [f32]) {
         let to = self.rows.offset(row);
         if self.gate.is_some() || self.residual.is_some() || self.accumulate {
-            let mut buf = [0.0; STRETCH];
+            let Lines(buf) = &mut Lines([0.0; STRETCH]);
             for (i, acc) in acc.chunks_mut(STRETCH).enumerate() {
                 let (at, buf) = (start + i * STRETCH, &mut buf[..acc.len()]);
                 // SAFETY: the caller's condition; loads go to a buffer of our own.
@@ -165,7 +165,7 @@ impl<'a> Finish<'a> {
             }
             return;
         }
-        let mut buf = [0.0; STRETCH];
+        let Lines(buf) = &mut Lines([0.0; STRETCH]);
         for (i, acc) in acc.chunks(STRETCH).enumerate() {
             let buf = &mut buf[..acc.len()];
             for (b, &a) in buf.iter_mut().zip(acc) {

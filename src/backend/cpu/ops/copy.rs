@@ -5,7 +5,7 @@ use crate::{
     backend::cpu::{
         convert,
         rows::Ctx,
-        view::{Dst, Rows, Src, merge_axes},
+        view::{Dst, Lines, Rows, Src, merge_axes},
     },
     element::{DType, Element},
     error::Result,
@@ -151,7 +151,7 @@ unsafe fn floats(ctx: &Ctx, x: Src<'_>, y: Dst<'_>) {
     let [yd, xd] = merge_axes([*y.desc(), *x.desc()]);
     let (x, y) = (x.with_desc(xd), y.with_desc(yd));
     stretches(ctx, [yd, xd], 400, |[yo, xo], start, len| {
-        let mut buf = [0.0; 1024];
+        let Lines(buf) = &mut Lines([0.0; 1024]);
         // SAFETY: a stretch of both rows.
         unsafe {
             match y.borrow(yo, start, len) {

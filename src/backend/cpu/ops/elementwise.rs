@@ -4,7 +4,7 @@ use crate::{
     backend::cpu::{
         math,
         rows::Ctx,
-        view::{Dst, Src, merge_axes},
+        view::{Dst, Lines, Src, merge_axes},
     },
     error::Result,
     op::{Act, Op},
@@ -60,7 +60,7 @@ unsafe fn map(ctx: &Ctx, x: Src<'_>, y: Dst<'_>, cost: u64, f: impl Fn(&mut [f32
     let (x, y) = (x.with_desc(xd), y.with_desc(yd));
     let in_place = x.is(&y);
     stretches(ctx, [yd, xd], cost, |[yo, xo], start, len| {
-        let mut buf = [0.0; STRETCH];
+        let Lines(buf) = &mut Lines([0.0; STRETCH]);
         // SAFETY: stretches are inside their rows and disjoint; x is read before y is borrowed
         // unless both are the same cells.
         unsafe {
@@ -98,7 +98,8 @@ unsafe fn zip(
     let (a, b, y) = (a.with_desc(ad), b.with_desc(bd), y.with_desc(yd));
     let (a_is_y, b_is_y) = (a.is(&y), b.is(&y));
     stretches(ctx, [yd, ad, bd], cost, |[yo, ao, bo], start, len| {
-        let (mut first, mut second) = ([0.0; STRETCH], [0.0; STRETCH]);
+        let Lines(first) = &mut Lines([0.0; STRETCH]);
+        let Lines(second) = &mut Lines([0.0; STRETCH]);
         // SAFETY: stretches are inside their rows and disjoint; b is borrowed only where it shares
         // nothing with y, and a is loaded unless it already lies in y.
         unsafe {

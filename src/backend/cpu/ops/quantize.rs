@@ -4,7 +4,7 @@ use crate::{
     backend::cpu::{
         convert,
         rows::Ctx,
-        view::{Dst, Src},
+        view::{Dst, Lines, Src},
     },
     element::{DType, Element},
     error::{Error, Result},
@@ -53,8 +53,8 @@ pub(super) unsafe fn dequantize(ctx: &Ctx, op: &Op<Tensor>) -> Result<()> {
     // What no cache holds anyway goes past them.
     let large = op.y.desc().is_contiguous() && op.y.desc().data_bytes() >= STREAMED;
     ctx.pool.parallel(wr.count() * per_row, work, |range| {
-        let mut buf = [0.0; STRETCH];
-        let mut half = [0u16; STRETCH];
+        let Lines(buf) = &mut Lines([0.0; STRETCH]);
+        let Lines(half) = &mut Lines([0u16; STRETCH]);
         for i in range {
             let (row, start) = (i / per_row, i % per_row * STRETCH);
             let n = STRETCH.min(len - start);
@@ -71,7 +71,7 @@ pub(super) unsafe fn dequantize(ctx: &Ctx, op: &Op<Tensor>) -> Result<()> {
                         DType::F32 => bytemuck::cast_slice(buf),
                         _ => {
                             convert::store(d, half.as_mut_ptr().cast(), d.size(), buf);
-                            &bytemuck::cast_slice(&half)[..n * d.size()]
+                            &bytemuck::cast_slice(&half[..])[..n * d.size()]
                         }
                     };
                     convert::stream(bytes, y.ptr().add(to + start * d.size()));
@@ -116,7 +116,7 @@ pub(super) unsafe fn quantize(ctx: &Ctx, op: &Op<Tensor>) -> Result<()> {
     let failure = Failure::default();
     let work = op.x.desc().elements().saturating_mul(4);
     ctx.pool.parallel(xr.count() * per_row, work, |range| {
-        let mut buf = [0.0; STRETCH];
+        let Lines(buf) = &mut Lines([0.0; STRETCH]);
         for i in range {
             let (row, start) = (i / per_row, i % per_row * STRETCH);
             let buf = &mut buf[..STRETCH.min(len - start)];

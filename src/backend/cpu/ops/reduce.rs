@@ -4,7 +4,7 @@ use crate::{
     backend::cpu::{
         math,
         rows::Ctx,
-        view::{Dst, Rows, Src},
+        view::{Dst, Lines, Rows, Src},
     },
     element::DType,
     error::Result,
@@ -111,13 +111,13 @@ unsafe fn across(
     let per_row = len.div_ceil(STRETCH);
     ctx.pool
         .parallel(xr.count() * per_row, op.x.desc().elements() / 2, |range| {
-            let mut buf = [0.0f32; STRETCH];
+            let Lines(buf) = &mut Lines([0.0f32; STRETCH]);
             for i in range {
                 let (row, start) = (i / per_row, i % per_row * STRETCH);
                 let n = STRETCH.min(len - start);
                 let from = xr.offset(row);
                 let mut sums = [0.0f64; STRETCH];
-                let mut best = [0.0f32; STRETCH];
+                let Lines(best) = &mut Lines([0.0f32; STRETCH]);
                 let mut at = [0i32; STRETCH];
                 for k in 0..count {
                     // SAFETY: row `k` along the axis of the stretch.

@@ -87,7 +87,8 @@ unsafe fn neighbours<N: Numbers>(row: *const u8, i: usize, len: usize) -> __m512
         if i + 32 <= len && !row.is_null() {
             return whole::<N>(row, i);
         }
-        let [a, b] = [i, i + 16].map(|i| some::<Avx512, N>(row, i, len));
+        let a = some::<Avx512, N>(row, i, len);
+        let b = some::<Avx512, N>(row, i + 16, len);
         bits(_mm512_cvtne2ps_pbh(b, a))
     }
 }
@@ -204,7 +205,8 @@ impl Products<Avx512> for Halves {
                 let mut x = [_mm512_setzero_si512(); C];
                 if C.is_multiple_of(2) && !N::are_bf16() {
                     for c in (0..C).step_by(2) {
-                        let [a, b] = rows.map(|row| N::load_two::<Avx512>(row, i + c * 16));
+                        let a = N::load_two::<Avx512>(rows[0], i + c * 16);
+                        let b = N::load_two::<Avx512>(rows[1], i + c * 16);
                         x[c] = interleave(a[0], b[0]);
                         x[c + 1] = interleave(a[1], b[1]);
                     }

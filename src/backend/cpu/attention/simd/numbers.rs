@@ -108,7 +108,10 @@ impl Numbers for Q8 {
         unsafe {
             let block = row.add(i / 32 * Q8_BYTES);
             let (scale, codes) = (S::splat_f16(block), block.add(2 + i % 32));
-            [codes, codes.add(S::LANES)].map(|p| S::mul(S::load_i8(p), scale))
+            [
+                S::mul(S::load_i8(codes), scale),
+                S::mul(S::load_i8(codes.add(S::LANES)), scale),
+            ]
         }
     }
 }

@@ -7,7 +7,7 @@ use super::{
     exact,
     formats::with_layout,
     task::{Run, Task, Work, X},
-    tile::{Params, ROWS},
+    tile::{Params, ROWS, STREAM_ROWS},
 };
 use crate::{
     Tensor,
@@ -148,7 +148,7 @@ pub(super) unsafe fn run(
     // among rows.
     let few = match level {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 if mode == Mode::Q8 => super::tile::STREAM_ROWS,
+        Level::Avx512 if mode == Mode::Q8 => 2 * STREAM_ROWS,
         _ => ROWS,
     };
     // Strips of each job. Jobs that share rows share them.
@@ -164,7 +164,7 @@ pub(super) unsafe fn run(
             match mode {
                 Mode::Q8 => {
                     let streams = (ROWS + 1..=few).contains(&job.rows.len());
-                    let most = if streams { few } else { ROWS };
+                    let most = if streams { STREAM_ROWS } else { ROWS };
                     cut(job.rows.clone(), most, &mut slot, &mut strips);
                 }
                 Mode::F32 => strips.push(Place {
