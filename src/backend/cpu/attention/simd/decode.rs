@@ -2,17 +2,14 @@
 //! converted in registers.
 
 use super::{
-    arithmetic::Exact,
     flash::{SLACK, relative_to},
     lanes::Lanes,
     numbers::{Numbers, locate},
     problem::{Partials, Problem, Task},
+    products::{KEYS, Products, fetch},
 };
-use crate::backend::cpu::simd::{cells, math};
+use crate::backend::cpu::simd::math;
 
-/// Keys per step: few, so that reading keys and reading values alternate often enough for both to
-/// be on their way at any time.
-pub(super) const KEYS: usize = 16;
 /// Rows that share a pass over keys or values.
 const SIDE: usize = 4;
 
@@ -59,141 +56,6 @@ impl Step {
             step.lost = !(k && v);
         }
         step
-    }
-}
-
-/// Asks the second level of cache for `bytes` at `row`, which may be null: the first has room for
-/// too few requests on their way.
-#[inline(always)]
-pub(super) fn fetch(row: *const u8, bytes: usize) {
-    let mut at = 0;
-    while at < bytes {
-        cells::prefetch(row.wrapping_add(at).cast(), false);
-        at += 64;
-    }
-}
-
-/// The two products of attention for few rows. Queries and weights are in a layout of its own,
-/// within the floats that f32 would take.
-///
-/// # Safety
-/// The rows and the memory of every method are as large as said; the CPU has the features of `S`
-/// and of the implementing type, AVX2, FMA and F16C.
-pub(super) trait Products<S: Lanes> {
-    /// A row of queries, in place; zeros follow it up to a multiple of two vectors.
-    unsafe fn pack_query(q: *mut f32, dk: usize);
-    /// Weights of [`KEYS`] keys, in place.
-    unsafe fn pack_weights(w: *mut f32);
-    /// Products of `R` rows of q and `G` keys; `R * G = LANES`. `G` scores of each row.
-    unsafe fn scores<N: Numbers, const R: usize, const G: usize>(
-        q: [*const f32; R],
-        k: [*const u8; G],
-        dk: usize,
-        s: [*mut f32; R],
-    );
-    /// `sums += weights . values` of `R` rows and `C` vectors of columns from `i` on; `n` columns
-    /// in the last vector. Asks for the `bytes` of each of the rows `next` meanwhile.
-    unsafe fn weigh<N: Numbers, const R: usize, const C: usize>(
-        w: [*const f32; R],
-        v: &[*const u8],
-        i: usize,
-        n: usize,
-        sums: [*mut f32; R],
-        next: &[*const u8],
-        bytes: usize,
-    );
-}
-
-impl<S: Lanes> Products<S> for Exact {
-    #[inline(always)]
-    unsafe fn pack_query(_: *mut f32, _: usize) {}
-
-    #[inline(always)]
-    unsafe fn pack_weights(_: *mut f32) {}
-
-    #[inline(always)]
-    unsafe fn scores<N: Numbers, const R: usize, const G: usize>(
-        q: [*const f32; R],
-        k: [*const u8; G],
-        dk: usize,
-        s: [*mut f32; R],
-    ) {
-        // SAFETY: dk numbers of each row; `LANES` is at most 16; G scores of each row.
-        unsafe {
-            let mut acc = [S::zero(); 16];
-            let mut i = 0;
-            while i + S::LANES <= dk {
-                let mut x = [S::zero(); R];
-                for r in 0..R {
-                    x[r] = S::load(q[r].add(i));
-                }
-                for j in 0..G {
-                    let k = N::load::<S>(k[j], i);
-                    for r in 0..R {
-                        acc[r * G + j] = S::fma(k, x[r], acc[r * G + j]);
-                    }
-                }
-                i += S::LANES;
-            }
-            if i < dk {
-                for j in 0..G {
-                    let k = N::load_n::<S>(k[j], i, dk - i);
-                    for r in 0..R {
-                        acc[r * G + j] = S::fma(k, S::load(q[r].add(i)), acc[r * G + j]);
-                    }
-                }
-            }
-            let mut sums = [0f32; 16];
-            S::store(sums.as_mut_ptr(), S::sums(&acc[..S::LANES]));
-            for r in 0..R {
-                std::ptr::copy_nonoverlapping(sums.as_ptr().add(r * G), s[r], G);
-            }
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn weigh<N: Numbers, const R: usize, const C: usize>(
-        w: [*const f32; R],
-        v: &[*const u8],
-        i: usize,
-        n: usize,
-        sums: [*mut f32; R],
-        next: &[*const u8],
-        bytes: usize,
-    ) {
-        // SAFETY: columns of the values, weights of the keys, sums of the rows.
-        unsafe {
-            let mut acc = [[S::zero(); C]; R];
-            for r in 0..R {
-                for c in 0..C {
-                    acc[r][c] = S::load(sums[r].add(i + c * S::LANES));
-                }
-            }
-            for (j, &v) in v.iter().enumerate() {
-                if let Some(&row) = next.get(j) {
-                    fetch(row, bytes);
-                }
-                let mut x = [S::zero(); C];
-                for c in 0..C {
-                    x[c] = if C == 1 && n < S::LANES {
-                        N::load_n::<S>(v, i, n)
-                    } else {
-                        N::load::<S>(v, i + c * S::LANES)
-                    };
-                }
-                for r in 0..R {
-                    let w = S::splat(*w[r].add(j));
-                    for c in 0..C {
-                        acc[r][c] = S::fma(w, x[c], acc[r][c]);
-                    }
-                }
-            }
-            for r in 0..R {
-                for c in 0..C {
-                    S::store(sums[r].add(i + c * S::LANES), acc[r][c]);
-                }
-            }
-        }
     }
 }
 

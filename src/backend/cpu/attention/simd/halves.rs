@@ -3,9 +3,9 @@
 use super::{
     arithmetic::{Arithmetic, first, last, put, scaled, some},
     block::{KEYS, Span},
-    decode::{self, Products, fetch},
     lanes::Lanes,
     numbers::Numbers,
+    products::{self, Products, fetch},
 };
 use crate::backend::cpu::simd::{Avx512, Simd};
 use std::arch::x86_64::*;
@@ -134,7 +134,7 @@ impl Products<Avx512> for Halves {
     #[inline(always)]
     unsafe fn pack_weights(w: *mut f32) {
         // SAFETY: as above.
-        unsafe { Self::pack_query(w, decode::KEYS) }
+        unsafe { Self::pack_query(w, products::KEYS) }
     }
 
     #[inline(always)]

@@ -9,6 +9,7 @@ mod halves;
 mod lanes;
 mod numbers;
 mod problem;
+mod products;
 mod split;
 
 #[cfg(target_arch = "x86_64")]
