@@ -10,7 +10,7 @@ use super::{
     tile::{Params, ROWS, Strip, tile},
 };
 #[cfg(target_arch = "aarch64")]
-use crate::backend::cpu::simd::{Dots, Sdot, Widening};
+use crate::backend::cpu::simd::{Sdot, Widening};
 
 /// k per panel.
 pub(super) const KC: usize = 512;
@@ -67,80 +67,32 @@ const PANEL: Params = Params {
     factor: 1.0,
 };
 
-/// A strip by two panels, [`KC`] k apart.
+/// A strip by `C` panels.
 ///
 /// # Safety
 /// As for [`tile`].
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub(super) unsafe fn panels_avx512<P: Layout>(
-    w: *const u8,
-    x: Strip,
-    rows: usize,
-    blocks: usize,
-    c: *mut f32,
-    step: usize,
-) {
-    // SAFETY: the caller's contract is the callee's.
-    unsafe {
-        let (w, c) = ([w, w.add(KC / BLOCK * P::BYTES)], [c, c.add(TILE)]);
-        match rows {
-            1 => tile::<Avx512, P, 1, 2, false>(w, x, blocks, &PANEL, c, step),
-            _ => tile::<Avx512, P, ROWS, 2, false>(w, x, blocks, &PANEL, c, step),
-        }
-    }
-}
-
-/// A strip by a panel.
-///
-/// # Safety
-/// As for [`tile`].
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn panels_avx2<P: Layout>(
-    w: *const u8,
-    x: Strip,
-    rows: usize,
-    blocks: usize,
-    c: *mut f32,
-    step: usize,
-) {
-    // SAFETY: the caller's contract is the callee's.
-    unsafe {
-        match rows {
-            1 => tile::<Avx2, P, 1, 1, false>([w], x, blocks, &PANEL, [c], step),
-            _ => tile::<Avx2, P, ROWS, 1, false>([w], x, blocks, &PANEL, [c], step),
-        }
-    }
-}
-
-/// A strip by a panel.
-///
-/// # Safety
-/// As for [`tile`].
-#[cfg(target_arch = "aarch64")]
 #[inline(always)]
-unsafe fn panel_of<D: Dots, P: Layout>(
-    w: *const u8,
+unsafe fn panels<L: Lanes, P: Layout, const C: usize>(
+    w: [*const u8; C],
     x: Strip,
     rows: usize,
     blocks: usize,
-    c: *mut f32,
+    c: [*mut f32; C],
     step: usize,
 ) {
     // SAFETY: the caller's contract is the callee's.
     unsafe {
         match rows {
-            1 => tile::<Four<D>, P, 1, 1, false>([w], x, blocks, &PANEL, [c], step),
-            _ => tile::<Four<D>, P, ROWS, 1, false>([w], x, blocks, &PANEL, [c], step),
+            1 => tile::<L, P, 1, C, false>(w, x, blocks, &PANEL, c, step),
+            _ => tile::<L, P, ROWS, C, false>(w, x, blocks, &PANEL, c, step),
         }
     }
 }
 
-#[cfg(target_arch = "aarch64")]
-macro_rules! panels {
-    ($name:ident, $dots:ty, $features:literal) => {
-        /// A strip by a panel.
+/// The entry of one instruction set: as many panels, [`KC`] k apart, as it takes side by side.
+macro_rules! entry {
+    ($name:ident, $lanes:ty, $features:literal, $panels:literal) => {
+        /// A strip by panels.
         ///
         /// # Safety
         /// As for [`tile`].
@@ -154,11 +106,28 @@ macro_rules! panels {
             step: usize,
         ) {
             // SAFETY: the caller's contract is the callee's.
-            unsafe { panel_of::<$dots, P>(w, x, rows, blocks, c, step) }
+            unsafe {
+                let (mut ws, mut cs) = ([w; $panels], [c; $panels]);
+                for i in 0..$panels {
+                    ws[i] = w.add(i * (KC / BLOCK * P::BYTES));
+                    cs[i] = c.add(i * TILE);
+                }
+                panels::<$lanes, P, $panels>(ws, x, rows, blocks, cs, step)
+            }
         }
     };
 }
+
+#[cfg(target_arch = "x86_64")]
+entry!(
+    panels_avx512,
+    Avx512,
+    "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c",
+    2
+);
+#[cfg(target_arch = "x86_64")]
+entry!(panels_avx2, Avx2, "avx2,fma,f16c", 1);
 #[cfg(target_arch = "aarch64")]
-panels!(panels_neon, Widening, "neon");
+entry!(panels_neon, Four<Widening>, "neon", 1);
 #[cfg(target_arch = "aarch64")]
-panels!(panels_dotprod, Sdot, "neon,dotprod");
+entry!(panels_dotprod, Four<Sdot>, "neon,dotprod", 1);

@@ -144,8 +144,8 @@ pub(super) unsafe fn run(
     mode: Mode,
     level: Level,
 ) {
-    // Up to this many rows are one strip. Wide tasks make long streams, narrow ones share panels
-    // among rows.
+    // Up to this many rows are one strip, or two of AVX-512. Wide tasks make long streams, narrow
+    // ones share panels among rows.
     let few = match level {
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 if mode == Mode::Q8 => 2 * STREAM_ROWS,
