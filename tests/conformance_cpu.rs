@@ -42,10 +42,7 @@ fn verify(device: &Arc<dyn Device>, level: Level) {
 
 #[test]
 fn every_instruction_set() {
-    verify(
-        &cpu::device(&OpenOptions::default()).unwrap(),
-        Level::Avx512,
-    );
+    verify(&cpu::device(&OpenOptions::default()).unwrap(), Level::Amx);
 }
 
 #[test]
@@ -60,10 +57,16 @@ fn lesser_neon() {
 
 #[test]
 #[cfg(target_arch = "x86_64")]
-fn avx2() {
-    let device = cpu::device_at(Level::Avx2, &OpenOptions::default()).unwrap();
-    assert!(!device.info().features.iter().any(|f| f.contains("avx512")));
-    verify(&device, Level::Avx2);
+fn lesser_avx() {
+    for (level, without) in [
+        (Level::Avx512, "amx"),
+        (Level::AvxVnni, "avx512"),
+        (Level::Avx2, "vnni"),
+    ] {
+        let device = cpu::device_at(level, &OpenOptions::default()).unwrap();
+        assert!(!device.info().features.iter().any(|f| f.contains(without)));
+        verify(&device, level);
+    }
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Result};
 
-/// Environment variable that restricts the instruction sets: `portable`, `avx2`, `avx512`,
-/// `neon`, `dotprod`.
+/// Environment variable that restricts the instruction sets: `portable`, `avx2`, `avxvnni`,
+/// `avx512`, `amx`, `neon`, `dotprod`.
 pub const ISA_VAR: &str = "GRISTMILL_CPU_ISA";
 
 /// A ceiling on instruction sets. Those of another architecture than the one it names are cut by
@@ -14,12 +14,16 @@ pub enum Level {
     Portable,
     /// On x86-64: AVX2, FMA and F16C at most.
     Avx2,
+    /// On x86-64: AVX2 and AVX-VNNI at most.
+    AvxVnni,
     /// On AArch64: NEON without extensions.
     Neon,
     /// On AArch64: NEON with SDOT at most.
     Dotprod,
-    /// No ceiling: AVX-512 with VNNI and BF16, NEON with I8MM and BF16 where present.
+    /// On x86-64: AVX-512 with VNNI and BF16 at most.
     Avx512,
+    /// No ceiling: AMX, NEON with I8MM and BF16 where present.
+    Amx,
 }
 
 impl Level {
@@ -28,9 +32,11 @@ impl Level {
         match self {
             Level::Portable => "portable",
             Level::Avx2 => "avx2",
+            Level::AvxVnni => "avxvnni",
             Level::Neon => "neon",
             Level::Dotprod => "dotprod",
             Level::Avx512 => "avx512",
+            Level::Amx => "amx",
         }
     }
 }
@@ -40,12 +46,17 @@ impl Level {
 pub(crate) struct Isa {
     /// x86-64: AVX2, FMA and F16C.
     pub avx2: bool,
+    /// x86-64: AVX-VNNI, dot products of bytes in 256 bits (and `avx2`).
+    pub avx_vnni: bool,
     /// x86-64: AVX-512 F, BW, DQ, VL (and `avx2`).
     pub avx512: bool,
     /// x86-64: AVX-512 VNNI (and `avx512`).
     pub avx512_vnni: bool,
     /// x86-64: AVX-512 BF16 (and `avx512`).
     pub avx512_bf16: bool,
+    /// x86-64: AMX tiles of bf16 and of bytes, which the operating system lets this process use
+    /// (and `avx512_vnni` and `avx512_bf16`).
+    pub amx: bool,
     /// AArch64: NEON.
     pub neon: bool,
     /// AArch64: SDOT, UDOT (and `neon`).
@@ -67,11 +78,15 @@ impl Isa {
             let avx2 = has!("avx2") && has!("fma") && has!("f16c");
             let avx512 =
                 avx2 && has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl");
+            let avx512_vnni = avx512 && has!("avx512vnni");
+            let avx512_bf16 = avx512 && has!("avx512bf16");
             Isa {
                 avx2,
+                avx_vnni: avx2 && has!("avxvnni"),
                 avx512,
-                avx512_vnni: avx512 && has!("avx512vnni"),
-                avx512_bf16: avx512 && has!("avx512bf16"),
+                avx512_vnni,
+                avx512_bf16,
+                amx: avx512_vnni && avx512_bf16 && super::simd::amx::is_usable(),
                 ..Isa::default()
             }
         }
@@ -113,11 +128,16 @@ impl Isa {
         match ceiling {
             Level::Portable => Isa::default(),
             Level::Avx2 => Isa {
+                avx_vnni: false,
+                ..self.masked(Level::AvxVnni)
+            },
+            Level::AvxVnni => Isa {
                 avx512: false,
                 avx512_vnni: false,
                 avx512_bf16: false,
-                ..self
+                ..self.masked(Level::Avx512)
             },
+            Level::Avx512 => Isa { amx: false, ..self },
             Level::Neon => Isa {
                 dotprod: false,
                 i8mm: false,
@@ -129,7 +149,7 @@ impl Isa {
                 bf16: false,
                 ..self
             },
-            Level::Avx512 => self,
+            Level::Amx => self,
         }
     }
 
@@ -137,9 +157,11 @@ impl Isa {
     pub fn words(self) -> Vec<String> {
         [
             (self.avx2, "avx2+fma+f16c"),
+            (self.avx_vnni, "avxvnni"),
             (self.avx512, "avx512f+bw+dq+vl"),
             (self.avx512_vnni, "avx512vnni"),
             (self.avx512_bf16, "avx512bf16"),
+            (self.amx, "amx"),
             (self.neon, "neon"),
             (self.dotprod, "dotprod"),
             (self.i8mm, "i8mm"),
@@ -157,9 +179,11 @@ fn parse(word: &str) -> Result<Level> {
     let levels = [
         Level::Portable,
         Level::Avx2,
+        Level::AvxVnni,
         Level::Neon,
         Level::Dotprod,
         Level::Avx512,
+        Level::Amx,
     ];
     levels
         .into_iter()
@@ -218,9 +242,24 @@ mod tests {
     #[test]
     fn ceilings() {
         let all = Isa::detect();
-        assert_eq!(all.masked(Level::Avx512), all);
+        assert_eq!(all.masked(Level::Amx), all);
         assert_eq!(all.masked(Level::Portable), Isa::default());
-        assert!(!all.masked(Level::Avx2).avx512);
+        let x86 = Isa {
+            avx2: true,
+            avx_vnni: true,
+            avx512: true,
+            avx512_vnni: true,
+            avx512_bf16: true,
+            amx: true,
+            ..Isa::default()
+        };
+        assert_eq!(x86.masked(Level::Avx2).words(), ["avx2+fma+f16c"]);
+        assert_eq!(
+            x86.masked(Level::AvxVnni).words(),
+            ["avx2+fma+f16c", "avxvnni"]
+        );
+        assert!(!x86.masked(Level::Avx512).amx && x86.masked(Level::Avx512).avx512_bf16);
+        assert_eq!(x86.masked(Level::Dotprod), x86);
         let arm = Isa {
             neon: true,
             dotprod: true,

@@ -87,13 +87,14 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Row> {
 /// The ceilings that make a difference on this architecture, SIMD kernels included.
 #[cfg(all(test, feature = "conformance"))]
 pub(super) const LEVELS: &[super::Level] = if cfg!(target_arch = "aarch64") {
-    &[
-        super::Level::Neon,
-        super::Level::Dotprod,
-        super::Level::Avx512,
-    ]
+    &[super::Level::Neon, super::Level::Dotprod, super::Level::Amx]
 } else {
-    &[super::Level::Avx2, super::Level::Avx512]
+    &[
+        super::Level::Avx2,
+        super::Level::AvxVnni,
+        super::Level::Avx512,
+        super::Level::Amx,
+    ]
 };
 
 /// The report of `cases` on every SIMD row of the CPU cut down to `level`, and what it can do.
@@ -108,7 +109,7 @@ pub(super) fn run_simd_rows(
     let simd = if cfg!(target_arch = "aarch64") {
         "*-neon*"
     } else {
-        "*-avx*"
+        "*-a?x*"
     };
     let filter = Filter::new(Tier::Full).kernel(simd);
     let run = async { run_cases(&device, cases, &filter, &Expect::default(), &mut |_| {}).await };

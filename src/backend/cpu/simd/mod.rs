@@ -5,10 +5,14 @@
 //! must not use closures on their hot paths: a closure does not inherit the target features.
 
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 pub(crate) mod cells;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod fetch;
 pub(crate) mod math;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -26,6 +30,9 @@ pub(crate) type Eight = Avx2;
 /// Eight lanes that every CPU with SIMD kernels has: what data is rearranged with.
 #[cfg(target_arch = "aarch64")]
 pub(crate) type Eight = Neon;
+
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(crate) use fetch::Fetch;
 
 use half::{bf16, f16};
 

@@ -2,11 +2,14 @@
 
 use super::{
     acts::row_words,
-    kernel::{Block, Done, Fill, Kernel, Lines},
+    kernel::{Block, Blocking, Done, Fill, Kernel, Lines},
     panel::Matrix,
-    tile::Fetch,
 };
-use crate::backend::cpu::{matmul::simd::epilogue::Output, pool::Pool, simd::Scratch};
+use crate::backend::cpu::{
+    matmul::simd::epilogue::Output,
+    pool::Pool,
+    simd::{Fetch, Scratch},
+};
 use rustc_hash::FxHashMap;
 use std::{
     cell::RefCell,
@@ -14,10 +17,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-/// Words of k per block of packed panels: the lines of a group's block and a panel of it stay in
-/// the second level of cache.
-const WORDS: usize = 512;
-/// The same of panels that are filled first.
+/// Words of k per block of panels that are filled first.
 const WORDS_FILLED: usize = 256;
 /// The same where few rows meet them: a panel stays in the first level.
 const WORDS_OF_FEW: usize = 128;
@@ -25,17 +25,13 @@ const WORDS_OF_FEW: usize = 128;
 const FEW: usize = 32;
 /// Least rows of a group, where there are as many.
 const LEAST: usize = 48;
-/// Most rows of a group that meet packed panels.
-const MOST: usize = 128;
-/// The same of panels that are filled first: more rows make up for it.
+/// Most rows of a group that meets panels that are filled first: more rows make up for it.
 const MOST_FILLED: usize = 384;
 /// Words of x that a thread holds as lines.
 const LINES: usize = 2 << 20;
 /// Bytes that panels are fetched ahead of their use where they stream by.
 const AHEAD: usize = 3072;
-/// Panels of an item.
-const PANELS: usize = 2;
-/// The same where the lines of a group are more than the second level of cache holds.
+/// Panels of an item where the lines of a group are more than the second level of cache holds.
 const PANELS_OF_LONG: usize = 8;
 /// Words of such lines.
 const LONG: usize = 1 << 20;
@@ -113,16 +109,23 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// Rows of a group when `m` rows meet `n` columns: groups that threads have for themselves save
+/// Rows of a group when `m` rows meet `n` columns, most of them if the panels are `packed`: groups that threads have for themselves save
 /// the others from making its lines, but every group fills all panels that are not packed.
-fn group_rows(m: usize, n: usize, packed: bool, threads: usize, row_words: usize) -> usize {
-    let groups = if packed {
-        threads
-    } else {
-        (m * threads / n.max(1)).isqrt().max(1)
+fn group_rows(
+    m: usize,
+    n: usize,
+    packed: Option<Blocking>,
+    threads: usize,
+    row_words: usize,
+) -> usize {
+    let groups = match packed {
+        Some(p) if m <= Blocking::FEW && 4 * n * row_words >= p.shared => 1,
+        Some(_) => threads,
+        None => (m * threads / n.max(1)).isqrt().max(1),
     };
-    let most = if packed { MOST } else { MOST_FILLED };
-    let most = most.min((LINES / row_words).max(1));
+    let most = packed
+        .map_or(MOST_FILLED, |p| p.group)
+        .min((LINES / row_words).max(1));
     m.div_ceil(groups).clamp(LEAST.min(most), most)
 }
 
@@ -155,9 +158,9 @@ pub(super) unsafe fn run(pool: &Pool, rows: &Rows<'_>, products: &[Product<'_>])
                 .filter(|q| q.rows == p.rows)
                 .map(|q| q.n)
                 .sum();
-            let packed = matches!(p.w, Weights::Packed(_));
+            let packed = matches!(p.w, Weights::Packed(_)).then_some(p.kernel.packed);
             let most = p.kernel.most[0];
-            let height = part(m, most);
+            let height = part(m, most).next_multiple_of(p.kernel.packed.rows);
             let rows = part(m, group_rows(m, n, packed, threads, row_words));
             for m0 in (0..m).step_by(rows.next_multiple_of(height)) {
                 groups.push(Group {
@@ -176,7 +179,7 @@ pub(super) unsafe fn run(pool: &Pool, rows: &Rows<'_>, products: &[Product<'_>])
         } else if m.div_ceil(own.len()) * row_words > LONG {
             PANELS_OF_LONG
         } else {
-            PANELS
+            p.kernel.packed.panels
         };
         let step = (panels * own.len() / (threads * 16)).clamp(1, most);
         // Few rows go by pairs of panels.
@@ -260,11 +263,12 @@ impl Item {
             Weights::Packed(_) if m <= group.height => words.next_multiple_of(kernel.step),
             Weights::Plain(..) if m <= FEW || p.w.columns() => WORDS_OF_FEW,
             Weights::Plain(..) => WORDS_FILLED,
-            Weights::Packed(_) => WORDS,
+            Weights::Packed(_) => kernel.packed.words[usize::from(m > Blocking::FEW)],
         };
         // Panels that a tile meets at once.
         let wide = if m <= kernel.most[1] { 2 } else { 1 };
-        let ld = self.panels * columns;
+        // An odd number of vectors: rows of sums spread over the sets of a cache.
+        let ld = self.panels * columns + 16;
         let panel_bytes = match p.w {
             Weights::Packed(_) => (kernel.panel_bytes)(k),
             // Apart, so that rows of panels do not meet in the sets of a cache.
@@ -396,7 +400,7 @@ impl Item {
                     at: w.wrapping_add(at + next / kernel.step * kernel.step_bytes),
                     pace: (bytes / 64).div_ceil(paces),
                     // Few rows leave more of a panel than the first level holds.
-                    near: group.m > FEW,
+                    near: kernel.packed.near && group.m > FEW,
                     ..Fetch::NONE
                 }
             }

@@ -2,11 +2,14 @@
 
 use super::{
     panel::{self, Matrix},
-    tile::{self, Fetch, Tile},
+    tile::{self, Tile},
     unit::Unit,
 };
 use crate::DType;
-use crate::backend::cpu::{matmul::simd::epilogue::Output, simd::Simd};
+use crate::backend::cpu::{
+    matmul::simd::epilogue::Output,
+    simd::{Fetch, Simd},
+};
 
 pub(super) use super::arch::{Tier, fill, lines, select};
 
@@ -54,7 +57,39 @@ pub(super) struct Done<'a> {
 pub(super) type Tiles = unsafe fn(Block<'_>);
 pub(super) type Fill = unsafe fn(Matrix, usize, usize, usize, usize, *mut u32, usize, usize);
 pub(super) type Zeros = unsafe fn(*const u8, usize, *mut f32);
-pub(super) type Lines = unsafe fn(*const u8, &[usize], usize, *mut u32);
+pub(in crate::backend::cpu::matmul) type Lines = unsafe fn(*const u8, &[usize], usize, *mut u32);
+
+/// How loops over packed panels are cut.
+#[derive(Clone, Copy)]
+pub(super) struct Blocking {
+    /// Rows of a tile are a multiple of this.
+    pub rows: usize,
+    /// Most rows of x that meet panels before the next rows do.
+    pub group: usize,
+    /// Words of k per block, of up to [`Blocking::FEW`] rows and of more: the lines of a group's
+    /// block and a panel of it stay in the second level of cache.
+    pub words: [usize; 2],
+    /// Panels of an item.
+    pub panels: usize,
+    /// Bytes of panels from which threads share up to [`Blocking::FEW`] rows and read each panel
+    /// once, rather than share the rows out.
+    pub shared: usize,
+    /// Fetch panels into the first level of cache.
+    pub near: bool,
+}
+
+impl Blocking {
+    pub const FEW: usize = 128;
+    /// Of dot products by vectors, whose arithmetic takes longer than panels take to come.
+    pub const DOTS: Blocking = Blocking {
+        rows: 1,
+        group: 128,
+        words: [512; 2],
+        panels: 2,
+        shared: usize::MAX,
+        near: true,
+    };
+}
 
 /// Products of one unit.
 pub(super) struct Kernel {
@@ -62,6 +97,8 @@ pub(super) struct Kernel {
     pub columns: usize,
     /// Most rows of a tile, by one panel and by two.
     pub most: [usize; 2],
+    /// How loops over packed panels are cut.
+    pub packed: Blocking,
     /// k in a word of x.
     pub per_word: usize,
     /// Words of x per step of a panel.
@@ -117,7 +154,7 @@ pub(super) unsafe fn block<U: Unit>(b: Block<'_>) {
 /// # Safety
 /// `c` has the rows, y has them from `m0` on.
 #[inline(always)]
-unsafe fn finish<U: Unit>(
+pub(super) unsafe fn finish<U: Unit>(
     done: Done<'_>,
     c: *mut f32,
     ld: usize,
@@ -166,6 +203,7 @@ pub(super) const fn kernel<U: Unit>(tiles: Tiles, zeros: Option<Zeros>) -> Kerne
     Kernel {
         columns: tile::columns::<U>(),
         most: [tile::most_rows::<U>(), tile::most_rows_of_two::<U>()],
+        packed: Blocking::DOTS,
         per_word: U::K,
         step: U::STEP,
         step_bytes: tile::columns::<U>() * U::BYTES,

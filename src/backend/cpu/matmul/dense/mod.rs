@@ -6,6 +6,8 @@
 //! were packed when the weight was loaded.
 
 mod acts;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod gather;
 mod gemm;
 mod kernel;
@@ -26,6 +28,8 @@ use neon as arch;
 #[cfg(target_arch = "x86_64")]
 use x86 as arch;
 
+#[cfg(target_arch = "x86_64")]
+pub(super) use arch::lines_of_bf16;
 pub(in crate::backend::cpu) use pack::prepack;
 pub(crate) use rows::ROWS;
 

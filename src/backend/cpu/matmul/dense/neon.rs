@@ -145,6 +145,13 @@ pub(super) enum Tier {
     Dotprod,
 }
 
+impl Tier {
+    /// Are rows of x multiplied many at a time?
+    pub fn is_of_tiles(self) -> bool {
+        false
+    }
+}
+
 static F32_NEON: Kernel = kernel::<F32<Neon>>(tiles_neon::<F32<Neon>>, None);
 static F16_NEON: Kernel = Kernel {
     wide: Some((&F32_NEON, widen_neon::<F16<Neon>>)),

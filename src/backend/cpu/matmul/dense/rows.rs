@@ -120,17 +120,18 @@ impl Question<'_> {
         }
     }
 
-    /// Few rows of floats by rows of weights are left to the kernels that stream them.
-    fn streams(&self) -> bool {
+    /// Few rows of floats by rows of weights are left to the kernels that stream them, few rows
+    /// of anything to dot products rather than tiles of AMX.
+    fn streams(&self, tier: Tier) -> bool {
         let shared = self.w.batch().iter().all(|&d| d == 1);
         let rows = if shared {
             self.y.elements() / u64::from(self.w.n()).max(1)
         } else {
             u64::from(self.x.dim_back(1))
         };
-        matches!(self.w, Weight::Rows(w) if w.is_row_contiguous())
-            && rows <= MAX_M as u64
-            && self.x.plain() != Some(DType::I8)
+        let by_rows = matches!(self.w, Weight::Rows(w) if w.is_row_contiguous());
+        let streams = by_rows && self.x.plain() != Some(DType::I8);
+        rows <= MAX_M as u64 && (streams || tier.is_of_tiles())
     }
 }
 
@@ -167,7 +168,7 @@ fn fits(
                 precision: op.precision,
             };
             check(&q)?;
-            if q.streams() {
+            if q.streams(tier) {
                 return Err(FEW);
             }
         }
@@ -182,7 +183,7 @@ fn fits(
                     precision: op.precision,
                 };
                 check(&q)?;
-                streams &= q.streams();
+                streams &= q.streams(tier);
             }
             if streams {
                 return Err(FEW);
@@ -258,133 +259,32 @@ pub(crate) const ROWS: &[Row] = &[
 
 /// Kernels, best first.
 #[cfg(target_arch = "x86_64")]
+#[rustfmt::skip]
 pub(crate) const ROWS: &[Row] = &[
-    row!(
-        "cpu-matmul-panels-bf16-avx512bf16",
-        MatMul,
-        Avx512,
-        Bf16,
-        &[DType::BF16]
-    ),
-    row!(
-        "cpu-matmul-panels-i8-avx512vnni",
-        MatMul,
-        Avx512,
-        I8,
-        &[DType::I8]
-    ),
-    row!(
-        "cpu-matmul-panels-f32-avx512",
-        MatMul,
-        Avx512,
-        F32,
-        &[DType::F32]
-    ),
-    row!(
-        "cpu-matmul-panels-f16-avx512",
-        MatMul,
-        Avx512,
-        F32,
-        &[DType::F16]
-    ),
-    row!(
-        "cpu-matmul-panels-bf16-avx512",
-        MatMul,
-        Avx512,
-        F32,
-        &[DType::BF16]
-    ),
+    row!("cpu-matmul-panels-bf16-amx", MatMul, Amx, Bf16, &[DType::BF16]),
+    row!("cpu-matmul-panels-i8-amx", MatMul, Amx, I8, &[DType::I8]),
+    row!("cpu-matmul-panels-bf16-avx512bf16", MatMul, Avx512, Bf16, &[DType::BF16]),
+    row!("cpu-matmul-panels-i8-avx512vnni", MatMul, Avx512, I8, &[DType::I8]),
+    row!("cpu-matmul-panels-f32-avx512", MatMul, Avx512, F32, &[DType::F32]),
+    row!("cpu-matmul-panels-f16-avx512", MatMul, Avx512, F32, &[DType::F16]),
+    row!("cpu-matmul-panels-bf16-avx512", MatMul, Avx512, F32, &[DType::BF16]),
     row!("cpu-matmul-panels-i8-avx2", MatMul, Avx2, I8, &[DType::I8]),
-    row!(
-        "cpu-matmul-panels-f32-avx2",
-        MatMul,
-        Avx2,
-        F32,
-        &[DType::F32]
-    ),
-    row!(
-        "cpu-matmul-panels-f16-avx2",
-        MatMul,
-        Avx2,
-        F32,
-        &[DType::F16]
-    ),
-    row!(
-        "cpu-matmul-panels-bf16-avx2",
-        MatMul,
-        Avx2,
-        F32,
-        &[DType::BF16]
-    ),
-    row!(
-        "cpu-matmul-many-panels-bf16-avx512bf16",
-        MatMulMany,
-        Avx512,
-        Bf16,
-        &[DType::BF16]
-    ),
-    row!(
-        "cpu-matmul-many-panels-i8-avx512vnni",
-        MatMulMany,
-        Avx512,
-        I8,
-        &[DType::I8]
-    ),
-    row!(
-        "cpu-matmul-many-panels-float-avx512",
-        MatMulMany,
-        Avx512,
-        F32,
-        FLOATS
-    ),
-    row!(
-        "cpu-matmul-many-panels-i8-avx2",
-        MatMulMany,
-        Avx2,
-        I8,
-        &[DType::I8]
-    ),
-    row!(
-        "cpu-matmul-many-panels-float-avx2",
-        MatMulMany,
-        Avx2,
-        F32,
-        FLOATS
-    ),
-    row!(
-        "cpu-grouped-matmul-panels-bf16-avx512bf16",
-        GroupedMatMul,
-        Avx512,
-        Bf16,
-        &[DType::BF16]
-    ),
-    row!(
-        "cpu-grouped-matmul-panels-i8-avx512vnni",
-        GroupedMatMul,
-        Avx512,
-        I8,
-        &[DType::I8]
-    ),
-    row!(
-        "cpu-grouped-matmul-panels-float-avx512",
-        GroupedMatMul,
-        Avx512,
-        F32,
-        FLOATS
-    ),
-    row!(
-        "cpu-grouped-matmul-panels-i8-avx2",
-        GroupedMatMul,
-        Avx2,
-        I8,
-        &[DType::I8]
-    ),
-    row!(
-        "cpu-grouped-matmul-panels-float-avx2",
-        GroupedMatMul,
-        Avx2,
-        F32,
-        FLOATS
-    ),
+    row!("cpu-matmul-panels-f32-avx2", MatMul, Avx2, F32, &[DType::F32]),
+    row!("cpu-matmul-panels-f16-avx2", MatMul, Avx2, F32, &[DType::F16]),
+    row!("cpu-matmul-panels-bf16-avx2", MatMul, Avx2, F32, &[DType::BF16]),
+    row!("cpu-matmul-many-panels-bf16-amx", MatMulMany, Amx, Bf16, &[DType::BF16]),
+    row!("cpu-matmul-many-panels-i8-amx", MatMulMany, Amx, I8, &[DType::I8]),
+    row!("cpu-matmul-many-panels-bf16-avx512bf16", MatMulMany, Avx512, Bf16, &[DType::BF16]),
+    row!("cpu-matmul-many-panels-i8-avx512vnni", MatMulMany, Avx512, I8, &[DType::I8]),
+    row!("cpu-matmul-many-panels-float-avx512", MatMulMany, Avx512, F32, FLOATS),
+    row!("cpu-matmul-many-panels-i8-avx2", MatMulMany, Avx2, I8, &[DType::I8]),
+    row!("cpu-matmul-many-panels-float-avx2", MatMulMany, Avx2, F32, FLOATS),
+    row!("cpu-grouped-matmul-panels-bf16-amx", GroupedMatMul, Amx, Bf16, &[DType::BF16]),
+    row!("cpu-grouped-matmul-panels-i8-amx", GroupedMatMul, Amx, I8, &[DType::I8]),
+    row!("cpu-grouped-matmul-panels-bf16-avx512bf16", GroupedMatMul, Avx512, Bf16, &[DType::BF16]),
+    row!("cpu-grouped-matmul-panels-i8-avx512vnni", GroupedMatMul, Avx512, I8, &[DType::I8]),
+    row!("cpu-grouped-matmul-panels-float-avx512", GroupedMatMul, Avx512, F32, FLOATS),
+    row!("cpu-grouped-matmul-panels-i8-avx2", GroupedMatMul, Avx2, I8, &[DType::I8]),
+    row!("cpu-grouped-matmul-panels-float-avx2", GroupedMatMul, Avx2, F32, FLOATS),
     gather::ROW,
 ];

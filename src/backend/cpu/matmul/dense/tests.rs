@@ -197,6 +197,7 @@ fn every_row_agrees_with_the_reference() {
                 Some("avx2") => isa.avx2,
                 Some("avx512") => isa.avx512,
                 Some("avx512bf16") => isa.avx512_bf16,
+                Some("amx") => isa.amx,
                 Some("neon") => isa.neon,
                 Some("neondotprod") => isa.dotprod,
                 Some("neonbf16") => isa.bf16,

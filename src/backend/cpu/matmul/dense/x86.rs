@@ -2,6 +2,7 @@
 
 use super::{
     acts::{self, Line, Pairs, Quads, Wide},
+    amx,
     kernel::{Block, Fill, Kernel, Lines, Math, block, kernel, tiles},
     panel::{self, Words},
     tile::LINE,
@@ -9,7 +10,7 @@ use super::{
 };
 use crate::backend::cpu::{
     isa::Isa,
-    simd::{Avx2, Avx512, Elem, Simd},
+    simd::{self, Avx2, Avx512, Elem, Simd},
 };
 use crate::{DType, op::PackTag};
 use half::{bf16, f16};
@@ -217,6 +218,18 @@ tiles!(
 );
 tiles!(tiles_avx2, widen_avx2, "avx2,fma,f16c");
 
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
+unsafe fn tiles_amx_bf16(b: Block<'_>) {
+    // SAFETY: the caller's contract is the callee's.
+    unsafe { amx::block::<Bf16Dot, simd::amx::Bf16>(b) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn tiles_amx_i8(b: Block<'_>) {
+    // SAFETY: the caller's contract is the callee's.
+    unsafe { amx::block::<I8Dot, simd::amx::Bytes>(b) }
+}
+
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn zeros_vnni<U: Unit>(panel: *const u8, steps: usize, sums: *mut f32) {
     // SAFETY: the caller's contract is the callee's.
@@ -234,6 +247,14 @@ unsafe fn lines_bf16<L: Line>(x: *const u8, rows: &[usize], k: usize, out: *mut 
 pub(super) enum Tier {
     Avx2,
     Avx512,
+    Amx,
+}
+
+impl Tier {
+    /// Are rows of x multiplied many at a time?
+    pub fn is_of_tiles(self) -> bool {
+        self == Tier::Amx
+    }
 }
 
 static F32_AVX512: Kernel = kernel::<F32<Avx512>>(tiles_avx512::<F32<Avx512>>, None);
@@ -247,6 +268,8 @@ static BF16_AVX512: Kernel = Kernel {
 };
 static BF16_DOT: Kernel = kernel::<Bf16Dot>(tiles_bf16::<Bf16Dot>, None);
 static I8_DOT: Kernel = kernel::<I8Dot>(tiles_vnni::<I8Dot>, Some(zeros_vnni::<I8Dot>));
+static BF16_AMX: Kernel = amx::kernel(&BF16_DOT, tiles_amx_bf16);
+static I8_AMX: Kernel = amx::kernel(&I8_DOT, tiles_amx_i8);
 static F32_AVX2: Kernel = kernel::<F32<Avx2>>(tiles_avx2::<F32<Avx2>>, None);
 static F16_AVX2: Kernel = Kernel {
     wide: Some((&F32_AVX2, widen_avx2::<F16<Avx2>>)),
@@ -261,10 +284,12 @@ static I16_AVX2: Kernel = kernel::<I16Dot>(tiles_avx2::<I16Dot>, None);
 /// The kernel for weights of type `w`; floats of other types than f32 become f32 when a panel is
 /// filled, and in the tile when it was packed.
 pub(super) fn select(tier: Tier, math: Math, w: DType, packed: bool) -> Option<&'static Kernel> {
-    use Tier::{Avx2, Avx512};
+    use Tier::{Amx, Avx2, Avx512};
     Some(match (tier, math, w, packed) {
+        (Amx, Math::Bf16, DType::BF16, _) => &BF16_AMX,
+        (Amx, Math::I8, DType::I8, _) => &I8_AMX,
         (Avx512, Math::F32, DType::F16, true) => &F16_AVX512,
-        (Avx512, Math::F32, DType::BF16, true) => &BF16_AVX512,
+        (Avx512 | Amx, Math::F32, DType::BF16, true) => &BF16_AVX512,
         (Avx512, Math::F32, DType::F32 | DType::F16 | DType::BF16, _) => &F32_AVX512,
         (Avx512, Math::Bf16, DType::BF16, _) => &BF16_DOT,
         (Avx512, Math::I8, DType::I8, _) => &I8_DOT,
@@ -283,8 +308,8 @@ pub(super) fn fill(tier: Tier, math: Math, w: DType) -> Option<Fill> {
         (Math::F32, DType::F16) => panel::fill::<panel::Wide<f16>>,
         (Math::F32, DType::BF16) => panel::fill::<panel::Wide<bf16>>,
         (Math::Bf16, DType::BF16) => panel::fill::<panel::Pairs>,
-        (Math::I8, DType::I8) if tier == Tier::Avx512 => panel::fill::<panel::Quads>,
-        (Math::I8, DType::I8) => panel::fill::<Shorts>,
+        (Math::I8, DType::I8) if tier == Tier::Avx2 => panel::fill::<Shorts>,
+        (Math::I8, DType::I8) => panel::fill::<panel::Quads>,
         _ => return None,
     })
 }
@@ -298,15 +323,20 @@ pub(super) fn lines(tier: Tier, math: Math, x: DType) -> Option<Lines> {
         (Math::Bf16, DType::F32) => lines_bf16::<Pairs<f32>>,
         (Math::Bf16, DType::F16) => lines_bf16::<Pairs<f16>>,
         (Math::Bf16, DType::BF16) => lines_bf16::<Pairs<bf16>>,
-        (Math::I8, DType::I8) if tier == Tier::Avx512 => acts::lines::<Quads<0x80>>,
-        (Math::I8, DType::I8) => acts::lines::<Shorts>,
+        (Math::I8, DType::I8) if tier == Tier::Avx2 => acts::lines::<Shorts>,
+        (Math::I8, DType::I8) => acts::lines::<Quads<0x80>>,
         _ => return None,
     })
 }
 
+/// Makes lines of bf16 pairs: `[k / 32][rows][32]` of rows that start at bytes of x.
+pub(in crate::backend::cpu::matmul) fn lines_of_bf16(x: DType) -> Option<Lines> {
+    lines(Tier::Avx512, Math::Bf16, x)
+}
+
 /// The layouts: `[panels][steps][columns]`, i8 of AVX-512 with 128 times the sums of the columns
 /// after each panel.
-pub(super) const TAGS: [(Tier, DType, PackTag); 8] = [
+pub(super) const TAGS: [(Tier, DType, PackTag); 10] = [
     (
         Tier::Avx512,
         DType::F32,
@@ -324,6 +354,16 @@ pub(super) const TAGS: [(Tier, DType, PackTag); 8] = [
     ),
     (
         Tier::Avx512,
+        DType::I8,
+        PackTag::new("cpu", "dense i8 quads x 32", 1),
+    ),
+    (
+        Tier::Amx,
+        DType::BF16,
+        PackTag::new("cpu", "dense bf16 pairs x 32", 1),
+    ),
+    (
+        Tier::Amx,
         DType::I8,
         PackTag::new("cpu", "dense i8 quads x 32", 1),
     ),
@@ -366,5 +406,6 @@ pub(super) fn feature(isa: Isa, tier: Tier, math: Math) -> (bool, &'static str) 
         (Tier::Avx512, Math::F32) => (isa.avx512, "AVX-512 F, BW, DQ and VL"),
         (Tier::Avx512, Math::Bf16) => (isa.avx512_bf16, "AVX-512 BF16"),
         (Tier::Avx512, Math::I8) => (isa.avx512_vnni, "AVX-512 VNNI"),
+        (Tier::Amx, _) => (isa.amx, "AMX with BF16 and INT8"),
     }
 }

@@ -1,11 +1,43 @@
 //! AVX2, FMA and F16C: two registers each.
 
 use super::{class::Layout, lanes::Lanes, panel, tile::Strip};
-use std::arch::x86_64::*;
+use std::{arch::x86_64::*, marker::PhantomData};
 
-/// CPU features `avx2`, `fma`, `f16c`.
+/// CPU features `avx2`, `fma`, `f16c`, and those of the dot products.
 #[derive(Clone, Copy)]
-pub(super) struct Avx2;
+pub(super) struct Two<D>(PhantomData<D>);
+
+/// Dot products by way of pairs.
+pub(super) type Avx2 = Two<Pairs>;
+
+/// Dot products of four unsigned and four signed bytes.
+///
+/// # Safety
+/// The CPU has the features that the implementing type names.
+pub(super) trait Dots: Copy + 'static {
+    /// As [`Lanes::WIDE_AS_IS`].
+    const WIDE_AS_IS: bool;
+    /// Unsigned bytes are at most 127.
+    unsafe fn dot(acc: __m256i, w: __m256i, x: __m256i) -> __m256i;
+    /// As [`Lanes::dot_wide`].
+    unsafe fn dot_wide(acc: __m256i, w: __m256i, x: __m256i) -> __m256i;
+    /// As [`Lanes::panels`].
+    unsafe fn panels<P: Layout>(
+        w: *const u8,
+        x: Strip,
+        rows: usize,
+        blocks: usize,
+        c: *mut f32,
+        step: usize,
+    );
+}
+
+/// No features of its own.
+#[derive(Clone, Copy)]
+pub(super) struct Pairs;
+/// CPU feature `avxvnni`.
+#[derive(Clone, Copy)]
+pub(super) struct Vnni;
 
 type F = [__m256; 2];
 type I = [__m256i; 2];
@@ -36,23 +68,25 @@ unsafe fn widened(p: *const u8) -> I {
     }
 }
 
-/// Dot products of four unsigned and four signed bytes; pairs must fit in 16 bits.
-#[inline(always)]
-unsafe fn quads(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
-    // SAFETY: no memory is touched.
-    unsafe {
-        let pairs = _mm256_maddubs_epi16(w, x);
-        _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
-    }
-}
-
-// SAFETY (whole impl): the trait's contract gives the CPU features and the pointers' validity.
-impl Lanes for Avx2 {
-    type F = F;
-    type I = I;
-    const STREAMS: bool = false;
+// SAFETY (whole impl): no memory is touched; the trait's contract gives the CPU features.
+impl Dots for Pairs {
     const WIDE_AS_IS: bool = false;
-
+    #[inline(always)]
+    unsafe fn dot(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
+        // SAFETY: see the impl. Pairs of 127 * 127 fit in 16 bits.
+        unsafe {
+            let pairs = _mm256_maddubs_epi16(w, x);
+            _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot_wide(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
+        // SAFETY: see the impl. Pairs of 128 * 127 fit in 16 bits.
+        unsafe {
+            let w = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
+            Self::dot(acc, _mm256_abs_epi8(w), _mm256_sign_epi8(x, w))
+        }
+    }
     #[inline(always)]
     unsafe fn panels<P: Layout>(
         w: *const u8,
@@ -64,6 +98,54 @@ impl Lanes for Avx2 {
     ) {
         // SAFETY: the caller's contract is the callee's.
         unsafe { panel::panels_avx2::<P>(w, x, rows, blocks, c, step) }
+    }
+}
+
+// SAFETY (whole impl): as above.
+impl Dots for Vnni {
+    const WIDE_AS_IS: bool = true;
+    #[inline(always)]
+    unsafe fn dot(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
+        // SAFETY: see the impl.
+        unsafe { _mm256_dpbusd_avx_epi32(acc, w, x) }
+    }
+    #[inline(always)]
+    unsafe fn dot_wide(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
+        // SAFETY: see the impl.
+        unsafe { Self::dot(acc, w, x) }
+    }
+    #[inline(always)]
+    unsafe fn panels<P: Layout>(
+        w: *const u8,
+        x: Strip,
+        rows: usize,
+        blocks: usize,
+        c: *mut f32,
+        step: usize,
+    ) {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { panel::panels_avxvnni::<P>(w, x, rows, blocks, c, step) }
+    }
+}
+
+// SAFETY (whole impl): the trait's contract gives the CPU features and the pointers' validity.
+impl<D: Dots> Lanes for Two<D> {
+    type F = F;
+    type I = I;
+    const STREAMS: bool = false;
+    const WIDE_AS_IS: bool = D::WIDE_AS_IS;
+
+    #[inline(always)]
+    unsafe fn panels<P: Layout>(
+        w: *const u8,
+        x: Strip,
+        rows: usize,
+        blocks: usize,
+        c: *mut f32,
+        step: usize,
+    ) {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { D::panels::<P>(w, x, rows, blocks, c, step) }
     }
 
     #[inline(always)]
@@ -196,16 +278,12 @@ impl Lanes for Avx2 {
     #[inline(always)]
     unsafe fn dot(acc: I, w: I, x: I) -> I {
         // SAFETY: see the impl.
-        unsafe { both!(quads, acc, w, x) }
+        unsafe { both!(D::dot, acc, w, x) }
     }
     #[inline(always)]
     unsafe fn dot_wide(acc: I, w: I, x: I) -> I {
-        // SAFETY: see the impl. Pairs of 128 * 127 fit in 16 bits.
-        unsafe {
-            let w = both!(_mm256_xor_si256, w, Self::bytes(128));
-            let x = both!(_mm256_sign_epi8, x, w);
-            both!(quads, acc, both!(_mm256_abs_epi8, w), x)
-        }
+        // SAFETY: see the impl.
+        unsafe { both!(D::dot_wide, acc, w, x) }
     }
     #[inline(always)]
     unsafe fn to_f32(x: I) -> F {

@@ -3,6 +3,8 @@
 
 mod acts;
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -122,6 +124,7 @@ fn fits_pack(arg: &'static str, w: &Weight<TensorDesc>) -> Result<(), Refusal> {
     }
 }
 
+/// Does the caller accept the rounding? That of both sides to bf16 stays below that of x to bytes.
 fn precision(mode: Mode, accepted: Precision) -> Result<(), Refusal> {
     if mode == Mode::F32 || accepted.accepts(Precision::Q8) {
         Ok(())
@@ -134,7 +137,25 @@ fn fits(env: &Env, op: &MatMul<TensorDesc>, mode: Mode, level: Level) -> Result<
     fits_pack("w", &op.w)?;
     fits_operands(env, &op.x, &op.y, &op.epilogue, level)?;
     precision(mode, op.precision)?;
+    enough_rows(mode, xs_rows(&op.x), 1)?;
     Ok(Quality::Tuned)
+}
+
+/// Rows of x.
+fn xs_rows(x: &TensorDesc) -> u64 {
+    x.elements() / u64::from(x.dim_back(0)).max(1)
+}
+
+/// Panels of bf16 pay for many rows of x, on average for each of some matrices.
+fn enough_rows(mode: Mode, rows: u64, matrices: u64) -> Result<(), Refusal> {
+    match mode {
+        #[cfg(target_arch = "x86_64")]
+        Mode::Bf16 if rows < amx::LEAST * matrices => Err(Refusal::Layout {
+            arg: "x",
+            why: "has few rows; they are multiplied with the weights as those stream by",
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Does the row of an op of any kind fit?
@@ -151,6 +172,8 @@ fn fits_op(env: &Env, op: &Op<TensorDesc>, mode: Mode, level: Level) -> Result<Q
             fits_pack("w", &op.w)?;
             fits_operands(env, &op.x, &op.y, &op.epilogue, level)?;
             precision(mode, op.precision)?;
+            let rows = op.y.elements() / u64::from(op.y.dim_back(0)).max(1);
+            enough_rows(mode, rows, u64::from(op.w.logical().dim(0)))?;
             Ok(Quality::Tuned)
         }
         _ => Err(Refusal::Op),
@@ -211,15 +234,21 @@ pub(crate) const ROWS: &[Row] = &[
 /// Kernels on packed weights, best first.
 #[cfg(target_arch = "x86_64")]
 pub(crate) const ROWS: &[Row] = &[
+    row!("cpu-matmul-packed-bf16-amx", MatMul Bf16 Amx),
     row!("cpu-matmul-packed-q8-avx512vnni", MatMul Q8 Avx512),
+    row!("cpu-matmul-packed-q8-avxvnni", MatMul Q8 AvxVnni),
     row!("cpu-matmul-packed-q8-avx2", MatMul Q8 Avx2),
     row!("cpu-matmul-packed-f32-avx512", MatMul F32 Avx512),
     row!("cpu-matmul-packed-f32-avx2", MatMul F32 Avx2),
+    row!("cpu-matmul-many-packed-bf16-amx", MatMulMany Bf16 Amx),
     row!("cpu-matmul-many-packed-q8-avx512vnni", MatMulMany Q8 Avx512),
+    row!("cpu-matmul-many-packed-q8-avxvnni", MatMulMany Q8 AvxVnni),
     row!("cpu-matmul-many-packed-q8-avx2", MatMulMany Q8 Avx2),
     row!("cpu-matmul-many-packed-f32-avx512", MatMulMany F32 Avx512),
     row!("cpu-matmul-many-packed-f32-avx2", MatMulMany F32 Avx2),
+    row!("cpu-grouped-matmul-packed-bf16-amx", GroupedMatMul Bf16 Amx),
     row!("cpu-grouped-matmul-packed-q8-avx512vnni", GroupedMatMul Q8 Avx512),
+    row!("cpu-grouped-matmul-packed-q8-avxvnni", GroupedMatMul Q8 AvxVnni),
     row!("cpu-grouped-matmul-packed-q8-avx2", GroupedMatMul Q8 Avx2),
     row!("cpu-grouped-matmul-packed-f32-avx512", GroupedMatMul F32 Avx512),
     row!("cpu-grouped-matmul-packed-f32-avx2", GroupedMatMul F32 Avx2),

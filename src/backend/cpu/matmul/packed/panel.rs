@@ -3,7 +3,10 @@
 #[cfg(target_arch = "aarch64")]
 use super::neon::Four;
 #[cfg(target_arch = "x86_64")]
-use super::{avx2::Avx2, avx512::Avx512};
+use super::{
+    avx2::{Avx2, Two, Vnni},
+    avx512::Avx512,
+};
 use super::{
     class::{BLOCK, Layout, Scales, TILE, groups},
     lanes::Lanes,
@@ -127,6 +130,8 @@ entry!(
 );
 #[cfg(target_arch = "x86_64")]
 entry!(panels_avx2, Avx2, "avx2,fma,f16c", 1);
+#[cfg(target_arch = "x86_64")]
+entry!(panels_avxvnni, Two<Vnni>, "avx2,fma,f16c,avxvnni", 1);
 #[cfg(target_arch = "aarch64")]
 entry!(panels_neon, Four<Widening>, "neon", 1);
 #[cfg(target_arch = "aarch64")]

@@ -1,5 +1,7 @@
 //! One op on packed weights as tasks.
 
+#[cfg(target_arch = "x86_64")]
+use super::amx;
 use super::{
     Pack,
     acts::{Acts, Needs, Place, cut},
@@ -28,7 +30,7 @@ use std::{cell::RefCell, ops::Range};
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
-    static ACTS: RefCell<(Acts, Vec<f32>)> = RefCell::default();
+    static ACTS: RefCell<(Acts, Vec<f32>, Scratch)> = RefCell::default();
 }
 
 /// The weights of a product.
@@ -130,6 +132,9 @@ pub(super) struct Rows<'a> {
 pub(super) enum Mode {
     Q8,
     F32,
+    /// Both sides in bf16, as panels of AMX.
+    #[cfg(target_arch = "x86_64")]
+    Bf16,
 }
 
 /// Runs products of one x.
@@ -167,6 +172,8 @@ pub(super) unsafe fn run(
                     let most = if streams { STREAM_ROWS } else { ROWS };
                     cut(job.rows.clone(), most, &mut slot, &mut strips);
                 }
+                #[cfg(target_arch = "x86_64")]
+                Mode::Bf16 => amx::cut(job.rows.clone(), &mut strips),
                 Mode::F32 => strips.push(Place {
                     first: job.rows.start,
                     count: job.rows.len(),
@@ -185,8 +192,14 @@ pub(super) unsafe fn run(
         .map(|j| parts[j.part].tiles * TILE * x.k * j.rows.len())
         .sum();
     // Guesses: eight weights per nanosecond streamed, and so many products.
-    let nanoseconds = weights / 8 + products / if mode == Mode::Q8 { 200 } else { 60 };
-    ACTS.with_borrow_mut(|(acts, wide)| {
+    let nanoseconds = weights / 8
+        + match mode {
+            Mode::Q8 => products / 200,
+            Mode::F32 => products / 60,
+            #[cfg(target_arch = "x86_64")]
+            Mode::Bf16 => products / 1000,
+        };
+    ACTS.with_borrow_mut(|(acts, wide, lines)| {
         // SAFETY: rows of x; `fits` saw the features.
         let acts = unsafe {
             match mode {
@@ -196,6 +209,8 @@ pub(super) unsafe fn run(
                     X::Q8(acts)
                 }
                 Mode::F32 => widen(ctx, x, wide),
+                #[cfg(target_arch = "x86_64")]
+                Mode::Bf16 => amx::lines(&ctx.pool, x, &strips, lines),
             }
         };
         ctx.pool.parallel(tasks.len(), nanoseconds as u64, |range| {
@@ -212,7 +227,11 @@ pub(super) unsafe fn run(
                     let run: Run<'_> = with_layout!(part.pack.shape.format, K, {
                         match level {
                             #[cfg(target_arch = "x86_64")]
+                            Level::Amx => Work::amx::<K>,
+                            #[cfg(target_arch = "x86_64")]
                             Level::Avx512 => Work::avx512::<K>,
+                            #[cfg(target_arch = "x86_64")]
+                            Level::AvxVnni => Work::avxvnni::<K>,
                             #[cfg(target_arch = "x86_64")]
                             Level::Avx2 => Work::avx2::<K>,
                             #[cfg(target_arch = "aarch64")]
@@ -286,11 +305,12 @@ fn tasks(
     let mut out = Vec::new();
     for (i, (job, cut)) in jobs.iter().zip(cuts).enumerate() {
         let tiles = parts[job.part].tiles;
-        let columns = if job.rows.len() <= few { stream } else { 2 };
-        let rows = if mode == Mode::F32 || job.rows.len() <= few {
-            cut.len()
-        } else {
-            cut.len().div_ceil(pieces)
+        let (columns, rows) = match mode {
+            #[cfg(target_arch = "x86_64")]
+            Mode::Bf16 => amx::task(total, cut.len(), threads),
+            _ if job.rows.len() <= few => (stream, cut.len()),
+            Mode::F32 => (2, cut.len()),
+            Mode::Q8 => (2, cut.len().div_ceil(pieces)),
         };
         for tile in (0..tiles).step_by(columns) {
             for strip in cut.clone().step_by(rows.max(1)) {

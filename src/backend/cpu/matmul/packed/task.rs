@@ -12,7 +12,10 @@ use super::{
     tile::{ROWS, STREAM_ROWS, tile},
 };
 #[cfg(target_arch = "x86_64")]
-use super::{avx2::Avx2, avx512::Avx512};
+use super::{
+    avx2::{Avx2, Two, Vnni},
+    avx512::Avx512,
+};
 #[cfg(target_arch = "x86_64")]
 use crate::backend::cpu::simd;
 #[cfg(target_arch = "aarch64")]
@@ -37,6 +40,9 @@ pub(super) enum X<'a> {
     Q8(&'a Acts),
     /// Rows and their stride.
     F32(Shared<f32>, usize),
+    /// Pairs of bf16: strips of `[k / 32][rows][32]`, and their k.
+    #[cfg(target_arch = "x86_64")]
+    Bf16(Shared<u32>, usize),
 }
 
 /// Runs a task with the kernels of one layout and tier.
@@ -52,9 +58,9 @@ pub(super) struct Work<'a> {
 
 /// Sums of a task: rows of the strips, zero rows among them, `step` apart.
 #[derive(Clone, Copy)]
-struct Sums {
-    c: *mut f32,
-    step: usize,
+pub(super) struct Sums {
+    pub c: *mut f32,
+    pub step: usize,
 }
 
 impl Work<'_> {
@@ -69,6 +75,7 @@ impl Work<'_> {
             let sums = match x {
                 X::Q8(acts) => self.q8::<Avx512, K, 2>(acts, scratch),
                 X::F32(x, step) => self.f32::<simd::Avx512, Avx512, K, 2>(x.0, step, scratch),
+                X::Bf16(..) => return self.amx::<K>(x, scratch),
             };
             self.finish::<simd::Avx512>(sums);
         }
@@ -82,8 +89,25 @@ impl Work<'_> {
             let sums = match x {
                 X::Q8(acts) => self.q8::<Avx2, K, 1>(acts, scratch),
                 X::F32(x, step) => self.f32::<simd::Avx2, Avx2, K, 1>(x.0, step, scratch),
+                X::Bf16(..) => return self.amx::<K>(x, scratch),
             };
             self.finish::<simd::Avx2>(sums);
+        }
+    }
+
+    /// Of 8-bit x.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+    pub unsafe fn avxvnni<K: Layout>(&self, x: X<'_>, scratch: &mut Scratch) {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe {
+            match x {
+                X::Q8(acts) => {
+                    let sums = self.q8::<Two<Vnni>, K, 1>(acts, scratch);
+                    self.finish::<simd::Avx2>(sums);
+                }
+                _ => self.avx2::<K>(x, scratch),
+            }
         }
     }
 
@@ -118,7 +142,7 @@ impl Work<'_> {
 
     /// Epilogue and store.
     #[inline(always)]
-    unsafe fn finish<S: Simd>(&self, sums: Sums) {
+    pub unsafe fn finish<S: Simd>(&self, sums: Sums) {
         let Sums { c, step } = sums;
         let (n0, base) = (self.task.tile * TILE, self.strips[0].slot);
         let n = (self.task.tiles * TILE).min(self.part.pack.shape.n - n0);
@@ -142,7 +166,7 @@ impl Work<'_> {
 
     /// First byte of tile `i` of the task; of the last one for those beyond.
     #[inline(always)]
-    unsafe fn tile(&self, i: usize) -> *const u8 {
+    pub unsafe fn tile(&self, i: usize) -> *const u8 {
         let first = self.job.matrix * self.part.tiles + self.task.tile;
         // SAFETY: a tile of the pack.
         unsafe { self.part.tile(first + i.min(self.task.tiles - 1)) }

@@ -24,12 +24,12 @@ fn grouped(format: QuantFormat, name: &str, precision: Precision) -> Vec<Case> {
     let w = || Weight::Rows(spec(format, &[5, n, k]));
     let numbers =
         |shape: &[u32], fill| Spec::new(TensorDesc::new(DType::I32, shape).unwrap(), fill);
-    let ids = numbers(&[30, 2], Fill::Ints(-1, 5));
-    let y = TensorDesc::strided(DType::F32, &[30, 2, n], &[100, 50, 1]).unwrap();
+    let ids = numbers(&[70, 2], Fill::Ints(-1, 5));
+    let y = TensorDesc::strided(DType::F32, &[70, 2, n], &[100, 50, 1]).unwrap();
     let y = Spec::new(y, Fill::Normal(0.0, 1.0));
-    let by_ids = GroupedMatMul::new(&f32s(&[30, k]), w(), Routing::Ids(ids), &y)
+    let by_ids = GroupedMatMul::new(&f32s(&[70, k]), w(), Routing::Ids(ids), &y)
         .bias(&f32s(&[5, n]))
-        .residual(&f32s(&[30, 2, n]))
+        .residual(&f32s(&[70, 2, n]))
         .precision(precision);
     let offsets = numbers(&[6], Fill::Values(vec![0.0, 1.0, 1.0, 12.0, 15.0, 19.0]));
     let (x, y) = (f32s(&[20, k]), f32s(&[20, n]));
@@ -62,7 +62,7 @@ fn cases() -> Vec<Case> {
             let mut add = |what: String, op: MatMul<Spec>| {
                 list.push(Case::new(format!("{name}/{what}"), op.precision(precision)));
             };
-            for m in [1, 2, 3, 4, 7, 8, 9, 13, 37] {
+            for m in [1, 2, 3, 4, 7, 8, 9, 13, 37, 67] {
                 let n = if m % 2 == 0 { 33 } else { 70 };
                 // An odd number of blocks, and more than one panel of k.
                 let k = block
@@ -97,7 +97,7 @@ fn cases() -> Vec<Case> {
         list.push(gather(format));
     }
     for precision in [Precision::F32, Precision::Q8] {
-        for m in [1, 11] {
+        for m in [1, 11, 40] {
             let part = |q: QuantFormat, n| {
                 Part::new(Weight::Rows(spec(q, &[n, 512])), &f32s(&[m, n])).scale(0.25)
             };
@@ -125,6 +125,8 @@ fn every_row_agrees_with_the_reference() {
         for row in ROWS {
             let expected = match row.id.0.rsplit('-').next() {
                 Some("avx2") => isa.avx2,
+                Some("avxvnni") => isa.avx_vnni,
+                Some("amx") => isa.amx,
                 Some("neon") => isa.neon,
                 Some("neondotprod") => isa.dotprod,
                 _ => isa.avx512_vnni,

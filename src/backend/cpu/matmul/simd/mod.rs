@@ -65,8 +65,14 @@ enum Acts {
 pub(in crate::backend::cpu::matmul) enum Level {
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    /// For products of bytes.
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni,
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// For many rows by packed weights.
+    #[cfg(target_arch = "x86_64")]
+    Amx,
     #[cfg(target_arch = "aarch64")]
     Neon,
     /// For products of bytes.
@@ -361,7 +367,7 @@ unsafe fn run(ctx: &Ctx, ops: &[MatMul<Tensor>], q8: bool, level: Level) -> Resu
     let rows = xs.starts.len() * m;
     let width = match level {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => 32,
+        Level::Avx512 | Level::Amx => 32,
         _ => 16,
     };
     let tasks = tasks(&products, m, width, ctx.pool.threads());
@@ -379,9 +385,9 @@ unsafe fn run(ctx: &Ctx, ops: &[MatMul<Tensor>], q8: bool, level: Level) -> Resu
                     unsafe {
                         match level {
                             #[cfg(target_arch = "x86_64")]
-                            Level::Avx2 => task_avx2(task, p, acts, scratch),
+                            Level::Avx2 | Level::AvxVnni => task_avx2(task, p, acts, scratch),
                             #[cfg(target_arch = "x86_64")]
-                            Level::Avx512 => task_avx512(task, p, acts, scratch),
+                            Level::Avx512 | Level::Amx => task_avx512(task, p, acts, scratch),
                             #[cfg(target_arch = "aarch64")]
                             _ => task_neon(task, p, acts, scratch),
                         }

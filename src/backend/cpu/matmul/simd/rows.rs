@@ -54,10 +54,14 @@ pub(in crate::backend::cpu::matmul) fn fits_operands(
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => (env.isa.avx2, "AVX2, FMA and F16C"),
         #[cfg(target_arch = "x86_64")]
+        Level::AvxVnni => (env.isa.avx_vnni, "AVX2, FMA, F16C and AVX-VNNI"),
+        #[cfg(target_arch = "x86_64")]
         Level::Avx512 => (
             env.isa.avx512 && env.isa.avx512_vnni,
             "AVX-512 F, BW, DQ, VL and VNNI",
         ),
+        #[cfg(target_arch = "x86_64")]
+        Level::Amx => (env.isa.amx, "AMX with BF16 and INT8"),
         #[cfg(target_arch = "aarch64")]
         Level::Neon => (env.isa.neon, "NEON"),
         #[cfg(target_arch = "aarch64")]

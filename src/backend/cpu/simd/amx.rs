@@ -1,0 +1,315 @@
+//! AMX: two-dimensional tiles of eight registers, through assembly, since the intrinsics are not
+//! stable.
+//!
+//! A tile of x is up to 16 rows of 64 bytes; one of weights is up to 16 rows of four bytes of k
+//! for each of 16 columns. Registers 0 to 3 hold sums, 4 and 5 rows of x, 6 and 7 weights.
+
+use super::Fetch;
+use std::{
+    arch::{asm, x86_64::*},
+    sync::LazyLock,
+};
+
+/// Are tiles of bf16 and of bytes there, and does the operating system let this process use them?
+pub(crate) fn is_usable() -> bool {
+    static USABLE: LazyLock<bool> = LazyLock::new(|| has_tiles() && permitted());
+    *USABLE
+}
+
+/// Does the processor have AMX-TILE, AMX-BF16 and AMX-INT8, and the operating system save tiles?
+fn has_tiles() -> bool {
+    const FEATURES: u32 = 1 << 22 | 1 << 24 | 1 << 25;
+    const OSXSAVE: u32 = 1 << 27;
+    /// Tile configuration and tile data.
+    const STATE: u64 = 3 << 17;
+    let has = __cpuid(0).eax >= 7
+        && __cpuid(1).ecx & OSXSAVE != 0
+        && __cpuid_count(7, 0).edx & FEATURES == FEATURES;
+    // SAFETY: OSXSAVE says that the instruction exists.
+    has && unsafe { xcr0() } & STATE == STATE
+}
+
+#[target_feature(enable = "xsave")]
+fn xcr0() -> u64 {
+    // SAFETY: register 0 exists wherever the instruction does.
+    unsafe { _xgetbv(0) }
+}
+
+/// Asks Linux for the state of tiles, which a process gets on request alone.
+#[cfg(target_os = "linux")]
+fn permitted() -> bool {
+    const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
+    const XFEATURE_XTILEDATA: libc::c_long = 18;
+    // SAFETY: the call takes two numbers and touches no memory of this process.
+    unsafe {
+        libc::syscall(
+            libc::SYS_arch_prctl,
+            ARCH_REQ_XCOMP_PERM,
+            XFEATURE_XTILEDATA,
+        ) == 0
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn permitted() -> bool {
+    false
+}
+
+/// What the eight tiles hold; the format of the processor.
+#[repr(C, align(64))]
+struct Config {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+/// Sets the tiles up for `rows` rows of x, 1 to 32, and clears them: rows up to 16 in registers
+/// 0, 1 and 4, the others in 2, 3 and 5.
+///
+/// # Safety
+/// [`is_usable`]. Tiles are left to other code only after [`release`].
+#[inline]
+pub(crate) unsafe fn configure(rows: usize) {
+    let upper = rows.min(16) as u8;
+    let lower = rows.saturating_sub(16).clamp(1, 16) as u8;
+    let mut config = Config {
+        palette: 1,
+        start_row: 0,
+        reserved: [0; 14],
+        row_bytes: [0; 16],
+        rows: [0; 16],
+    };
+    config.row_bytes[..8].fill(64);
+    config.rows[..8].copy_from_slice(&[upper, upper, lower, lower, upper, lower, 16, 16]);
+    // SAFETY: AMX-TILE by the caller's contract; the configuration is of palette 1.
+    unsafe {
+        asm!("ldtilecfg [{}]", in(reg) &raw const config, options(nostack, readonly));
+    }
+}
+
+/// Gives the tiles up, so that switches between threads do not carry them.
+///
+/// # Safety
+/// [`is_usable`].
+#[inline]
+pub(crate) unsafe fn release() {
+    // SAFETY: AMX-TILE by the caller's contract.
+    unsafe { asm!("tilerelease", options(nostack, nomem)) }
+}
+
+// The registers are no operands: code that is not assembly never uses them.
+
+/// Clears register `T`.
+///
+/// # Safety
+/// Tiles are configured; so for all that follow.
+#[inline(always)]
+pub(crate) unsafe fn zero<const T: u8>() {
+    // SAFETY: the caller's contract.
+    unsafe { asm!("tilezero tmm{t}", t = const T, options(nostack, nomem)) }
+}
+
+/// Loads register `T` from rows that are `step` bytes apart.
+///
+/// # Safety
+/// They exist.
+#[inline(always)]
+pub(crate) unsafe fn load<const T: u8>(p: *const u8, step: usize) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        asm!("tileloadd tmm{t}, [{p} + {s}]", t = const T, p = in(reg) p, s = in(reg) step,
+            options(nostack, readonly));
+    }
+}
+
+/// Stores register `T` to rows that are `step` bytes apart.
+///
+/// # Safety
+/// They exist.
+#[inline(always)]
+pub(crate) unsafe fn store<const T: u8>(p: *mut u8, step: usize) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        asm!("tilestored [{p} + {s}], tmm{t}", t = const T, p = in(reg) p, s = in(reg) step,
+            options(nostack));
+    }
+}
+
+/// What tiles multiply.
+pub(crate) trait Product: Copy + 'static {
+    /// Adds the product of registers `X` and `W` to register `C`.
+    ///
+    /// # Safety
+    /// Tiles are configured.
+    unsafe fn add<const C: u8, const X: u8, const W: u8>();
+}
+
+/// Pairs of bf16, sums in f32.
+#[derive(Clone, Copy)]
+pub(crate) struct Bf16;
+/// Unsigned bytes of x by signed ones of weights, sums in i32.
+#[derive(Clone, Copy)]
+pub(crate) struct Bytes;
+
+impl Product for Bf16 {
+    #[inline(always)]
+    unsafe fn add<const C: u8, const X: u8, const W: u8>() {
+        // SAFETY: the caller's contract.
+        unsafe {
+            asm!("tdpbf16ps tmm{c}, tmm{x}, tmm{w}", c = const C, x = const X, w = const W,
+                options(nostack, nomem));
+        }
+    }
+}
+
+impl Product for Bytes {
+    #[inline(always)]
+    unsafe fn add<const C: u8, const X: u8, const W: u8>() {
+        // SAFETY: the caller's contract.
+        unsafe {
+            asm!("tdpbusd tmm{c}, tmm{x}, tmm{w}", c = const C, x = const X, w = const W,
+                options(nostack, nomem));
+        }
+    }
+}
+
+/// Rows of x by 32 columns.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows {
+    /// `[steps][rows][64 bytes]`.
+    pub x: *const u8,
+    /// 1 to 32, as tiles are configured.
+    pub rows: usize,
+    /// `[steps][16][32][4 bytes]`.
+    pub w: *const u8,
+    /// Four bytes a sum, rows `c_step` bytes apart.
+    pub c: *mut u8,
+    pub c_step: usize,
+    /// Replace what is in c.
+    pub first: bool,
+}
+
+impl Rows {
+    /// Bytes of a step of weights.
+    pub const STEP: usize = 16 * 32 * 4;
+
+    /// `c (+)= x . w` over `steps` steps. Each step fetches `pace` cache lines from `fetch` on
+    /// into the second level of cache, or the first if `near`.
+    ///
+    /// # Safety
+    /// The pointers lead to what they say; tiles are configured for the rows; AMX is usable.
+    #[inline(always)]
+    pub unsafe fn run<P: Product>(self, steps: usize, fetch: &mut Fetch) {
+        // SAFETY: the caller's contract.
+        unsafe {
+            if self.rows > 16 {
+                self.strips::<P, true>(steps, fetch);
+            } else {
+                self.strips::<P, false>(steps, fetch);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn strips<P: Product, const TWO: bool>(self, steps: usize, fetch: &mut Fetch) {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let (c, step) = (self.c, self.c_step);
+            let lower = c.wrapping_add(16 * step);
+            if self.first {
+                zero::<0>();
+                zero::<1>();
+                if TWO {
+                    zero::<2>();
+                    zero::<3>();
+                }
+            } else {
+                load::<0>(c, step);
+                load::<1>(c.add(64), step);
+                if TWO {
+                    load::<2>(lower, step);
+                    load::<3>(lower.add(64), step);
+                }
+            }
+            let (mut x, mut w) = (self.x, self.w);
+            for _ in 0..steps {
+                load::<6>(w, 128);
+                load::<4>(x, 64);
+                P::add::<0, 4, 6>();
+                load::<7>(w.add(64), 128);
+                P::add::<1, 4, 7>();
+                if TWO {
+                    load::<5>(x.add(16 * 64), 64);
+                    P::add::<2, 5, 6>();
+                    P::add::<3, 5, 7>();
+                }
+                for _ in 0..4 {
+                    fetch.some();
+                }
+                x = x.add(self.rows * 64);
+                w = w.add(Rows::STEP);
+            }
+            store::<0>(c, step);
+            store::<1>(c.add(64), step);
+            if TWO {
+                store::<2>(lower, step);
+                store::<3>(lower.add(64), step);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use half::bf16;
+
+    #[test]
+    fn tiles_multiply() {
+        if !is_usable() {
+            eprintln!("skipped: no AMX here");
+            return;
+        }
+        for rows in [1, 7, 16, 17, 32] {
+            let steps = 3;
+            let k = steps * 32;
+            let x: Vec<bf16> = (0..rows * k)
+                .map(|i| bf16::from_f32((i * 7 % 23) as f32 - 11.0))
+                .collect();
+            // Column j of k i.
+            let w = |i: usize, j: usize| ((i * 5 + j * 3) % 17) as f32 - 8.0;
+            let panel: Vec<bf16> = (0..k / 2)
+                .flat_map(|p| (0..32).flat_map(move |j| [2 * p, 2 * p + 1].map(|i| (i, j))))
+                .map(|(i, j)| bf16::from_f32(w(i, j)))
+                .collect();
+            let lines: Vec<bf16> = (0..steps)
+                .flat_map(|s| (0..rows).map(move |r| (s, r)))
+                .flat_map(|(s, r)| x[r * k + s * 32..][..32].to_vec())
+                .collect();
+            let (mut c, mut none) = (vec![1.0f32; rows * 40], Fetch::NONE);
+            // SAFETY: tiles are usable, and the buffers as large as they are said to be.
+            unsafe {
+                configure(rows);
+                let tile = Rows {
+                    x: lines.as_ptr().cast(),
+                    rows,
+                    w: panel.as_ptr().cast(),
+                    c: c.as_mut_ptr().cast(),
+                    c_step: 160,
+                    first: false,
+                };
+                tile.run::<Bf16>(steps, &mut none);
+                release();
+            }
+            for r in 0..rows {
+                for j in 0..32 {
+                    let sum: f32 = (0..k).map(|i| x[r * k + i].to_f32() * w(i, j)).sum();
+                    assert_eq!(c[r * 40 + j], sum + 1.0, "row {r}, column {j}");
+                }
+                assert_eq!(c[r * 40 + 32..][..8], [1.0; 8]);
+            }
+        }
+    }
+}

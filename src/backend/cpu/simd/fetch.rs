@@ -1,0 +1,44 @@
+//! Memory that loops ask for ahead of its use.
+
+use super::cells;
+
+/// Memory that is wanted soon, fetched into cache a few lines at a time.
+#[derive(Clone, Copy)]
+pub(crate) struct Fetch {
+    pub at: *const u8,
+    /// Cache lines until the next row, cache lines in a row, and bytes from the end of one to the
+    /// start of the next.
+    pub left: usize,
+    pub row: usize,
+    pub gap: usize,
+    /// Cache lines for every four words of x.
+    pub pace: usize,
+    /// Into the first level of cache, rather than the second.
+    pub near: bool,
+}
+
+impl Fetch {
+    /// Fetches nothing.
+    pub const NONE: Fetch = Fetch {
+        at: std::ptr::null(),
+        left: 0,
+        row: usize::MAX,
+        gap: 0,
+        pace: 0,
+        near: false,
+    };
+
+    /// What four words of x are worth.
+    #[inline(always)]
+    pub fn some(&mut self) {
+        for _ in 0..self.pace {
+            cells::prefetch(self.at, self.near);
+            self.at = self.at.wrapping_add(64);
+            self.left = self.left.wrapping_sub(1);
+            if self.left == 0 {
+                self.at = self.at.wrapping_add(self.gap);
+                self.left = self.row;
+            }
+        }
+    }
+}
