@@ -22,6 +22,11 @@ if want ggml; then
   sources=$(ls -d "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/llama-cpp-sys-2-0.1.161/llama.cpp | head -1)
   if [ ! -e llbuild/bin/libllama.so ]; then
     off=()
+    # g++ 12 drops stores that ggml's tiles of AMX are configured by: clang where they are used.
+    if grep -q amx_int8 /proc/cpuinfo; then
+      command -v clang++-14 >/dev/null || apt_install clang-14 libomp-14-dev
+      export CC=clang-14 CXX=clang++-14
+    fi
     for part in TESTS EXAMPLES SERVER TOOLS COMMON APP UI; do off+=("-DLLAMA_BUILD_$part=OFF"); done
     cmake -S "$sources" -B llbuild -G Ninja -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DGGML_OPENMP=ON \
       -DBUILD_SHARED_LIBS=ON -DLLAMA_OPENSSL=OFF "${off[@]}" >llcfg.log

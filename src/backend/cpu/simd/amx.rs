@@ -2,7 +2,7 @@
 //! stable.
 //!
 //! A tile of x is up to 16 rows of 64 bytes; one of weights is up to 16 rows of four bytes of k
-//! for each of 16 columns. Registers 0 to 3 hold sums, 4 and 5 rows of x, 6 and 7 weights.
+//! for each of 16 columns.
 
 use super::Fetch;
 use std::{
@@ -65,15 +65,28 @@ struct Config {
     rows: [u8; 16],
 }
 
-/// Sets the tiles up for `rows` rows of x, 1 to 32, and clears them: rows up to 16 in registers
-/// 0, 1 and 4, the others in 2, 3 and 5.
+/// Sets registers up for [`Rows`] of `rows` rows, 1 to 32: up to 16 in registers 0, 1 and 4, the
+/// others in 2, 3 and 5.
 ///
 /// # Safety
-/// [`is_usable`]. Tiles are left to other code only after [`release`].
+/// As for [`configure`].
 #[inline]
-pub(crate) unsafe fn configure(rows: usize) {
-    let upper = rows.min(16) as u8;
-    let lower = rows.saturating_sub(16).clamp(1, 16) as u8;
+pub(crate) unsafe fn configure_rows(rows: usize) {
+    let upper = (rows.min(16) as u8, 64);
+    let lower = (rows.saturating_sub(16).clamp(1, 16) as u8, 64);
+    let weights = (16, 64);
+    let shapes = [upper, upper, lower, lower, upper, lower, weights, weights];
+    // SAFETY: the caller's contract is the callee's.
+    unsafe { configure(shapes) }
+}
+
+/// Sets registers up, each for so many rows of so many bytes, and clears them.
+///
+/// # Safety
+/// [`is_usable`]; up to 16 rows of up to 64 bytes. Tiles are left to other code only after
+/// [`release`].
+#[inline]
+pub(crate) unsafe fn configure(shapes: [(u8, u16); 8]) {
     let mut config = Config {
         palette: 1,
         start_row: 0,
@@ -81,8 +94,9 @@ pub(crate) unsafe fn configure(rows: usize) {
         row_bytes: [0; 16],
         rows: [0; 16],
     };
-    config.row_bytes[..8].fill(64);
-    config.rows[..8].copy_from_slice(&[upper, upper, lower, lower, upper, lower, 16, 16]);
+    for (i, (rows, bytes)) in shapes.into_iter().enumerate() {
+        (config.rows[i], config.row_bytes[i]) = (rows, bytes);
+    }
     // SAFETY: AMX-TILE by the caller's contract; the configuration is of palette 1.
     unsafe {
         asm!("ldtilecfg [{}]", in(reg) &raw const config, options(nostack, readonly));
@@ -291,7 +305,7 @@ mod tests {
             let (mut c, mut none) = (vec![1.0f32; rows * 40], Fetch::NONE);
             // SAFETY: tiles are usable, and the buffers as large as they are said to be.
             unsafe {
-                configure(rows);
+                configure_rows(rows);
                 let tile = Rows {
                     x: lines.as_ptr().cast(),
                     rows,

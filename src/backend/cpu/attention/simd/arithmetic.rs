@@ -15,6 +15,15 @@ use super::{
 /// The memory of every method is as large as said, keys come in even numbers, and the CPU has the
 /// features of `S` and of the implementing type, AVX2, FMA and F16C.
 pub(super) trait Arithmetic<S: Lanes> {
+    /// Least dk.
+    #[cfg(target_arch = "x86_64")]
+    const LEAST: usize = 1;
+    /// Before and after a task.
+    #[inline(always)]
+    unsafe fn begin() {}
+    /// See [`Arithmetic::begin`].
+    #[inline(always)]
+    unsafe fn end() {}
     /// f32 queries to the layout of [`Arithmetic::scores`], in place.
     unsafe fn pack_queries(q: *mut f32, dk: usize, lanes: usize);
     /// One key; zeros for null.
@@ -28,6 +37,11 @@ pub(super) trait Arithmetic<S: Lanes> {
         to: *mut f32,
         wild: &mut S::F,
     );
+    /// After the values of keys up to `n` were loaded.
+    #[inline(always)]
+    unsafe fn settle_values(v: *mut f32, n: usize, dv: usize) {
+        let _ = (v, n, dv);
+    }
     /// Scores of `MR` keys against the queries of a block. Raises `top`.
     unsafe fn scores<const MR: usize, const NR: usize>(
         k: *const f32,

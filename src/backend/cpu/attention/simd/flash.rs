@@ -216,6 +216,7 @@ unsafe fn load<S: Lanes, A: Arithmetic<S>, N: Numbers, const MR: usize>(
         for j in (0..padded).step_by(2) {
             A::load_values::<N>([rows[j], rows[j + 1]], j, p.dv, v, &mut wild);
         }
+        A::settle_values(v, padded, p.dv);
         S::sum(wild).is_nan()
     }
 }
@@ -262,6 +263,7 @@ pub(super) unsafe fn task<
             p.load_queries(task, i * l.lanes, rows, l.lanes, b.q);
             A::pack_queries(b.q, dk, l.lanes);
         }
+        A::begin();
         let mut key = task.keys.0;
         while key < task.keys.1 {
             let mut step = Step {
@@ -310,6 +312,7 @@ pub(super) unsafe fn task<
             }
             key += step.n;
         }
+        A::end();
         for i in 0..l.blocks {
             let b = Block::of(l, memory, i);
             let (r0, lanes) = (i * l.lanes, l.lanes);

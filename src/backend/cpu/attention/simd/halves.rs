@@ -81,7 +81,7 @@ unsafe fn whole<N: Numbers>(row: *const u8, i: usize) -> __m512i {
 
 /// 32 numbers of a row of `len` from `i` on as pairs, the rest zero; zeros for null.
 #[inline(always)]
-unsafe fn neighbours<N: Numbers>(row: *const u8, i: usize, len: usize) -> __m512i {
+pub(super) unsafe fn neighbours<N: Numbers>(row: *const u8, i: usize, len: usize) -> __m512i {
     // SAFETY: i < len, which the row has.
     unsafe {
         if i + 32 <= len && !row.is_null() {
@@ -111,6 +111,21 @@ unsafe fn side_by_side<N: Numbers>(rows: [*const u8; 2], i: usize, n: usize) -> 
             return _mm512_permutexvar_epi16(order(), both);
         }
         interleave(N::load::<Avx512>(rows[0], i), N::load::<Avx512>(rows[1], i))
+    }
+}
+
+/// The numbers of a pair of values and of the pairs of their weights.
+#[inline(always)]
+pub(super) unsafe fn apart(v: *const f32, w: *const f32) -> [(f32, __m512); 2] {
+    // SAFETY: a pair at `v`, 16 at `w`.
+    unsafe {
+        let (v, w) = (*v.cast::<u32>(), load(w));
+        let low = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(w));
+        let high = _mm512_and_si512(w, _mm512_set1_epi32(0xffff_0000_u32 as i32));
+        [
+            (f32::from_bits(v << 16), low),
+            (f32::from_bits(v & 0xffff_0000), _mm512_castsi512_ps(high)),
+        ]
     }
 }
 
@@ -367,16 +382,8 @@ impl Arithmetic<Avx512> for Halves {
     ) -> [(f32, __m512); 2] {
         // SAFETY: a pair of the tile.
         unsafe {
-            let v = *v
-                .add(d / 16 * KEYS * 16 + j / 2 * 16 + d % 16)
-                .cast::<u32>();
-            let w = load(w.add((j / 2 * NR + c) * 16));
-            let low = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(w));
-            let high = _mm512_and_si512(w, _mm512_set1_epi32(0xffff_0000_u32 as i32));
-            [
-                (f32::from_bits(v << 16), low),
-                (f32::from_bits(v & 0xffff_0000), _mm512_castsi512_ps(high)),
-            ]
+            let v = v.add(d / 16 * KEYS * 16 + j / 2 * 16 + d % 16);
+            apart(v, w.add((j / 2 * NR + c) * 16))
         }
     }
 }

@@ -11,9 +11,11 @@ mod numbers;
 mod problem;
 mod products;
 mod split;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 
 #[cfg(target_arch = "x86_64")]
-use self::halves::Halves;
+use self::{arithmetic::Arithmetic, halves::Halves, tiles::Tiles};
 use self::{
     arithmetic::Exact,
     numbers::{Numbers, Plain, Q8},
@@ -52,6 +54,9 @@ enum Level {
     /// AVX-512 with BF16, which rounds queries, keys, values and weights.
     #[cfg(target_arch = "x86_64")]
     Bf16,
+    /// The same by AMX, for more rows than a vector has lanes.
+    #[cfg(target_arch = "x86_64")]
+    Amx,
     #[cfg(target_arch = "aarch64")]
     Neon,
 }
@@ -107,7 +112,7 @@ macro_rules! of_cache {
 /// through tiles of one vector, more rows through tiles of `$high` rows by `$wide` vectors.
 macro_rules! task {
     (
-        $name:ident, $features:literal, $s:ty, $products:ty,
+        $name:ident, $features:literal, $s:ty, $products:ty, $of_many:ty,
         $lanes:literal, $half:literal, $quarter:literal, $high:literal x $wide:literal
     ) => {
         #[target_feature(enable = $features)]
@@ -128,7 +133,7 @@ macro_rules! task {
                     flash::task::<$s, $products, N, $lanes, 1>(p, t, at, to);
                 } else {
                     let at = scratch.take(flash::scratch::<$s>(p, rows, $high, $wide));
-                    flash::task::<$s, $products, N, $high, $wide>(p, t, at, to);
+                    flash::task::<$s, $of_many, N, $high, $wide>(p, t, at, to);
                 }
             }
         }
@@ -136,20 +141,26 @@ macro_rules! task {
 }
 
 #[cfg(target_arch = "aarch64")]
-task!(task_neon, "neon", Neon, Exact, 8, 4, 2, 4 x 3);
+task!(task_neon, "neon", Neon, Exact, Exact, 8, 4, 2, 4 x 3);
 #[cfg(target_arch = "x86_64")]
-task!(task_avx2, "avx2,fma,f16c", Avx2, Exact, 8, 4, 2, 4 x 2);
+task!(task_avx2, "avx2,fma,f16c", Avx2, Exact, Exact, 8, 4, 2, 4 x 2);
 #[cfg(target_arch = "x86_64")]
 task!(
     task_avx512,
     "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c",
-    Avx512, Exact, 16, 8, 4, 8 x 2
+    Avx512, Exact, Exact, 16, 8, 4, 8 x 2
 );
 #[cfg(target_arch = "x86_64")]
 task!(
     task_bf16,
     "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c",
-    Avx512, Halves, 16, 8, 4, 8 x 2
+    Avx512, Halves, Halves, 16, 8, 4, 8 x 2
+);
+#[cfg(target_arch = "x86_64")]
+task!(
+    task_amx,
+    "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c",
+    Avx512, Halves, Tiles, 16, 8, 4, 16 x 2
 );
 
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma,f16c"))]
@@ -256,6 +267,8 @@ unsafe fn run(ctx: &Ctx, op: &Attention<Tensor>, level: Level) -> Result<()> {
                         }
                         #[cfg(target_arch = "x86_64")]
                         Level::Bf16 => of_cache!(element, task_bf16(&p, task, scratch, partials)),
+                        #[cfg(target_arch = "x86_64")]
+                        Level::Amx => of_cache!(element, task_amx(&p, task, scratch, partials)),
                     }
                 }
             });
@@ -273,6 +286,25 @@ unsafe fn run(ctx: &Ctx, op: &Attention<Tensor>, level: Level) -> Result<()> {
     Ok(())
 }
 
+/// Are there rows and numbers enough for tiles?
+#[cfg(target_arch = "x86_64")]
+fn tiles_fit(op: &Attention<TensorDesc>) -> Result<(), Refusal> {
+    let group = op.q.dim(1) / op.kv.k().dim(1).max(1);
+    if op.q.dim(2) * group <= 16 {
+        return Err(Refusal::Layout {
+            arg: "q",
+            why: "has few rows; keys and values stream past them",
+        });
+    }
+    if (op.q.dim(3) as usize) < <Tiles as Arithmetic<Avx512>>::LEAST {
+        return Err(Refusal::Layout {
+            arg: "q",
+            why: "its heads are shorter than a tile",
+        });
+    }
+    Ok(())
+}
+
 fn fits(env: &Env, op: &Op<TensorDesc>, level: Level) -> Result<Quality, Refusal> {
     let Op::Attention(op) = op else {
         return Err(Refusal::Op);
@@ -284,6 +316,8 @@ fn fits(env: &Env, op: &Op<TensorDesc>, level: Level) -> Result<Quality, Refusal
         Level::Avx512 => (env.isa.avx512, "AVX-512 F, BW, DQ and VL"),
         #[cfg(target_arch = "x86_64")]
         Level::Bf16 => (env.isa.avx512_bf16, "AVX-512 BF16"),
+        #[cfg(target_arch = "x86_64")]
+        Level::Amx => (env.isa.amx, "AMX with BF16 and INT8"),
         #[cfg(target_arch = "aarch64")]
         Level::Neon => (env.isa.neon, "NEON"),
     };
@@ -291,8 +325,12 @@ fn fits(env: &Env, op: &Op<TensorDesc>, level: Level) -> Result<Quality, Refusal
         return Err(Refusal::Feature(name));
     }
     #[cfg(target_arch = "x86_64")]
-    if level == Level::Bf16 && !op.precision.accepts(crate::Precision::HALF) {
+    if matches!(level, Level::Bf16 | Level::Amx) && !op.precision.accepts(crate::Precision::HALF) {
         return Err(Refusal::Precision);
+    }
+    #[cfg(target_arch = "x86_64")]
+    if level == Level::Amx {
+        tiles_fit(op)?;
     }
     let (k, v) = (op.kv.k(), op.kv.v());
     for (arg, t) in [("q", &op.q), ("out", &op.out), ("k", k), ("v", v)] {
@@ -357,6 +395,8 @@ macro_rules! row {
 pub(crate) const ROWS: &[Row] = &[
     #[cfg(target_arch = "aarch64")]
     row!("cpu-attention-neon", Neon),
+    #[cfg(target_arch = "x86_64")]
+    row!("cpu-attention-amx", Amx),
     #[cfg(target_arch = "x86_64")]
     row!("cpu-attention-avx512bf16", Bf16),
     #[cfg(target_arch = "x86_64")]

@@ -48,14 +48,19 @@ fn cases() -> Vec<Case> {
         };
         // (B, Hq, Hkv, Sq, capacity, kv_len, D)
         for (b, hq, hkv, sq, cap, len, d) in [
-            (1, 1, 1, 1, 1, 1, 32),
+            (1, 1, 1, 1, 1, 1, 32u32),
             (2, 6, 2, 1, 40, 33, 64),
             (1, 4, 1, 70, 70, 70, 32),
             (1, 9, 3, 150, 200, 170, 64),
             (1, 8, 2, 3, 1100, 1090, 128),
             (1, 2, 2, 5, 300, 0, 32),
             (1, 2, 1, 9, 300, 4, 96),
+            (1, 2, 1, 60, 120, 110, 40),
+            (1, 2, 2, 40, 300, 290, 160),
         ] {
+            if !d.is_multiple_of(kv.block_len() as u32) {
+                continue;
+            }
             let (q, out) = (f32s(&[b, hq, sq, d]), f32s(&[b, hq, sq, d]));
             let cache = spec(kv, &[b, hkv, cap, d]).fill(Fill::Normal(0.0, 1.0));
             let op = Attention::dense(&q, &cache, &cache.clone(), len, 0.2, &out);
@@ -146,6 +151,12 @@ fn all_rows_agree_with_the_reference() {
                 .outcomes
                 .iter()
                 .filter(|o| o.kernel.as_deref() == Some(row.id.0));
+            let ran = ran.count();
+            if row.id.0.ends_with("amx") {
+                // Few rows are left to others.
+                assert_eq!(ran > cases.len() / 8, isa.amx, "{} at {level:?}", row.id);
+                continue;
+            }
             let expected = match row.id.0.rsplit('-').next() {
                 Some("avx2") if isa.avx2 => cases.len(),
                 Some("avx512") if isa.avx512 => cases.len(),
@@ -153,7 +164,7 @@ fn all_rows_agree_with_the_reference() {
                 Some("avx512bf16") if isa.avx512_bf16 => cases.len() / 2,
                 _ => 0,
             };
-            assert_eq!(ran.count(), expected, "{} at {level:?}", row.id);
+            assert_eq!(ran, expected, "{} at {level:?}", row.id);
         }
     }
 }

@@ -52,7 +52,7 @@ pub(super) unsafe fn block<U: Unit, P: Product>(b: Block<'_>) {
             let c = b.c.add(m0 * b.ld);
             if steps > 0 {
                 if configured != rows {
-                    amx::configure(rows);
+                    amx::configure_rows(rows);
                     configured = rows;
                 }
                 let tile = Rows {

@@ -181,7 +181,7 @@ impl Work<'_> {
                         let rows = strip.rows;
                         // The last strip may be lower.
                         if configured != rows {
-                            amx::configure(rows);
+                            amx::configure_rows(rows);
                             configured = rows;
                         }
                         let tile = amx::Rows {
