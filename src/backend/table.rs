@@ -22,20 +22,24 @@ pub(crate) struct Row<Env, Run> {
     pub run: Run,
 }
 
-/// Rows that take `op`, best first.
+/// Rows that take `op`, best first: as in the table, but those that are slow on this hardware last.
 pub(crate) fn fitting<'r, Env: 'r, Run: 'r>(
     rows: impl IntoIterator<Item = &'r Row<Env, Run>>,
     env: &Env,
     op: &Op<TensorDesc>,
 ) -> impl Iterator<Item = (&'r Row<Env, Run>, Quality)> {
     let kind = op.kind();
-    rows.into_iter()
-        .filter(move |row| row.op == kind)
-        .filter_map(move |row| (row.fits)(env, op).ok().map(|quality| (row, quality)))
+    let mut all: Vec<_> = rows
+        .into_iter()
+        .filter(|row| row.op == kind)
+        .filter_map(|row| (row.fits)(env, op).ok().map(|quality| (row, quality)))
+        .collect();
+    all.sort_by_key(|(_, quality)| *quality == Quality::Slow);
+    all.into_iter()
 }
 
-/// The row of that name, or the best one that takes `op`; else the refusal of the last row of
-/// the op, which is the most permissive.
+/// The row of that name, or the first that takes `op` and is not slow, or the first; else the
+/// refusal of the last row of the op, which is the most permissive.
 pub(crate) fn select<'t, Env: 't, Run: 't>(
     rows: impl IntoIterator<Item = &'t Row<Env, Run>>,
     env: &Env,
@@ -46,16 +50,18 @@ pub(crate) fn select<'t, Env: 't, Run: 't>(
         Some(id) => Refusal::Kernel(id.0.to_owned()),
         None => Refusal::Op,
     };
+    let mut slow = None;
     for row in rows.into_iter().filter(|row| row.op == op.kind()) {
         if kernel.is_some_and(|id| id != row.id) {
             continue;
         }
         match (row.fits)(env, op) {
+            Ok(Quality::Slow) => slow = slow.or(Some((row, Quality::Slow))),
             Ok(quality) => return Ok((row, quality)),
             Err(why) => refusal = why,
         }
     }
-    Err(refusal)
+    slow.ok_or(refusal)
 }
 
 /// [`Device::supports`](crate::Device::supports) from a table.
@@ -67,5 +73,44 @@ pub(crate) fn supports<'t, Env: 't, Run: 't>(
     match select(rows, env, op, None) {
         Ok((_, quality)) => Support::Native(quality),
         Err(refusal) => Support::No(refusal),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{DType, op::Copy};
+
+    #[test]
+    fn slow_rows_come_last() {
+        type R = Row<[Result<Quality, Refusal>; 3], ()>;
+        macro_rules! row {
+            ($id:literal, $i:literal) => {
+                Row {
+                    id: KernelId($id),
+                    op: OpKind::Copy,
+                    fits: |env, _| env[$i].clone(),
+                    run: (),
+                }
+            };
+        }
+        let rows: [R; 3] = [row!("a", 0), row!("b", 1), row!("c", 2)];
+        let x = TensorDesc::new(DType::F32, &[2]).unwrap();
+        let op = Op::from(Copy::new(&x, &x));
+        let (slow, tuned) = (Ok(Quality::Slow), Ok(Quality::Tuned));
+        let no = || Err(Refusal::Precision);
+        let picked = |env: &_| select(&rows, env, &op, None).map(|(row, _)| row.id.0);
+        assert_eq!(
+            picked(&[slow.clone(), tuned.clone(), tuned.clone()]),
+            Ok("b")
+        );
+        assert_eq!(picked(&[slow.clone(), no(), slow.clone()]), Ok("a"));
+        assert_eq!(picked(&[no(), slow.clone(), tuned.clone()]), Ok("c"));
+        assert_eq!(picked(&[no(), no(), no()]), Err(Refusal::Precision));
+        let env = [slow, tuned, no()];
+        let order: Vec<_> = fitting(&rows, &env, &op).map(|(r, _)| r.id.0).collect();
+        assert_eq!(order, ["b", "a"]);
+        let named = select(&rows, &env, &op, Some(KernelId("a")));
+        assert_eq!(named.map(|(row, _)| row.id.0), Ok("a"));
     }
 }

@@ -373,6 +373,10 @@ fn fits(env: &Env, op: &Op<TensorDesc>, level: Level) -> Result<Quality, Refusal
             });
         }
     }
+    #[cfg(target_arch = "x86_64")]
+    if level == Level::Bf16 && !env.isa.avx512_bf16_pays {
+        return Ok(Quality::Slow);
+    }
     Ok(Quality::Tuned)
 }
 

@@ -216,6 +216,9 @@ fn fits(
         }
         _ => return Err(Refusal::Op),
     }
+    if arch::is_slow(env.isa, tier, math) {
+        return Ok(Quality::Slow);
+    }
     Ok(Quality::Tuned)
 }
 

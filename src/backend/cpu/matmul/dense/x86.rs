@@ -399,6 +399,11 @@ pub(super) fn tier(isa: Isa, w: DType) -> Option<Tier> {
     }
 }
 
+/// Is a kernel slower than one of the same instruction sets that computes in f32?
+pub(super) fn is_slow(isa: Isa, tier: Tier, math: Math) -> bool {
+    (tier, math) == (Tier::Avx512, Math::Bf16) && !isa.avx512_bf16_pays
+}
+
 /// Is what a kernel needs there, and what is it?
 pub(super) fn feature(isa: Isa, tier: Tier, math: Math) -> (bool, &'static str) {
     match (tier, math) {

@@ -148,14 +148,18 @@ fn xs_rows(x: &TensorDesc) -> u64 {
 
 /// Panels of bf16 pay for many rows of x, on average for each of some matrices.
 fn enough_rows(mode: Mode, rows: u64, matrices: u64) -> Result<(), Refusal> {
-    match mode {
+    let least = match mode {
+        Mode::Q8 | Mode::F32 => 0,
         #[cfg(target_arch = "x86_64")]
-        Mode::Bf16 if rows < amx::LEAST * matrices => Err(Refusal::Layout {
+        Mode::Bf16 => amx::LEAST,
+    };
+    if rows < least * matrices {
+        return Err(Refusal::Layout {
             arg: "x",
             why: "has few rows; they are multiplied with the weights as those stream by",
-        }),
-        _ => Ok(()),
+        });
     }
+    Ok(())
 }
 
 /// Does the row of an op of any kind fit?

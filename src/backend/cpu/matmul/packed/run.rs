@@ -200,6 +200,8 @@ pub(super) unsafe fn run(
             Mode::Bf16 => products / 1000,
         };
     ACTS.with_borrow_mut(|(acts, wide, lines)| {
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = lines;
         // SAFETY: rows of x; `fits` saw the features.
         let acts = unsafe {
             match mode {
