@@ -132,7 +132,7 @@ impl Dots for Vnni {
 impl<D: Dots> Lanes for Two<D> {
     type F = F;
     type I = I;
-    const STREAMS: bool = false;
+    const STREAMS: bool = true;
     const WIDE_AS_IS: bool = D::WIDE_AS_IS;
 
     #[inline(always)]
@@ -355,9 +355,9 @@ impl<D: Dots> Lanes for Two<D> {
         // SAFETY: see the impl.
         unsafe {
             // As in AVX-512.
-            let b = both!(_mm256_slli_epi32::<20>, widened(p));
-            let f = both!(_mm256_castsi256_ps, b);
-            Self::mul(f, Self::splat(f32::from_bits((127 + 119) << 23)))
+            let b = _mm256_slli_epi16::<7>(_mm256_cvtepu8_epi16(_mm_loadu_si128(p.cast())));
+            let halves = [_mm256_castsi256_si128(b), _mm256_extracti128_si256::<1>(b)];
+            Self::mul(both!(_mm256_cvtph_ps, halves), Self::splat(128.0))
         }
     }
     #[inline(always)]
