@@ -73,6 +73,8 @@ impl Peer {
         let mut child = command
             // Two spinning threads on one core would take the scheduler's time slices.
             .env("OMP_PROC_BIND", "true")
+            // Of clang's OpenMP, whose threads spin for 200 ms: as long as those of others.
+            .env("KMP_BLOCKTIME", "5")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

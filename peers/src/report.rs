@@ -337,15 +337,22 @@ pub fn line(row: &Row, r: &Result) -> Option<String> {
     Some(line.to_string())
 }
 
-/// Reasons written by hand for rows that miss their bar: pattern and text.
-fn reasons() -> anyhow::Result<Vec<(String, String)>> {
+/// Reasons written by hand for rows that miss their bar on a machine: pattern and text. Those
+/// under a heading are for machines whose name has it.
+fn reasons(machine: &str) -> anyhow::Result<Vec<(String, String)>> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/reasons.md");
     let text = std::fs::read_to_string(path)?;
-    Ok(text
-        .lines()
-        .filter_map(|l| l.strip_prefix("- `")?.split_once("`: "))
-        .map(|(pattern, why)| (pattern.to_owned(), why.trim().to_owned()))
-        .collect())
+    let (mut all, mut ours) = (Vec::new(), true);
+    for line in text.lines() {
+        if let Some(word) = line.strip_prefix("## ") {
+            ours = machine.contains(word.trim());
+        }
+        let parts = line.strip_prefix("- `").and_then(|l| l.split_once("`: "));
+        if let (true, Some((pattern, why))) = (ours, parts) {
+            all.push((pattern.to_owned(), why.trim().to_owned()));
+        }
+    }
+    Ok(all)
 }
 
 /// Rows by section and bar.
@@ -465,7 +472,7 @@ pub fn markdown(report: &Report) -> anyhow::Result<String> {
     }
     let missed: Vec<&Result> = report.rows.iter().filter(|r| r.missed()).collect();
     if !missed.is_empty() {
-        let reasons = reasons()?;
+        let reasons = reasons(&report.device)?;
         let _ = writeln!(
             out,
             "\n## Rows that miss their bar\n\n{}.\n",

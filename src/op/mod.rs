@@ -389,7 +389,8 @@ impl Precision {
         activations: Activations::Half,
         accumulator: Accumulator::F32,
     };
-    /// Activations may be rounded to 8 bits, f32 accumulation of block sums.
+    /// Activations may be rounded to 8 bits, f32 accumulation of block sums. Kernels that round
+    /// activations and quantized weights to bf16 instead stay within its error.
     pub const Q8: Precision = Precision {
         activations: Activations::Q8,
         accumulator: Accumulator::F32,

@@ -19,6 +19,8 @@ mod tile;
 mod unit;
 
 #[cfg(target_arch = "aarch64")]
+mod mmla;
+#[cfg(target_arch = "aarch64")]
 mod neon;
 #[cfg(target_arch = "x86_64")]
 mod x86;

@@ -3,6 +3,7 @@
 use super::{
     acts::{self, Line, Pairs, Quads, Wide},
     kernel::{Block, Fill, Kernel, Lines, Math, block, kernel, tiles},
+    mmla,
     panel::{self, Words},
     tile::LINE,
     unit::{self, Bf16, F16, F32, Unit, sums_of_f32, sums_of_i32, words_of_parts},
@@ -23,10 +24,10 @@ use std::{
 
 /// Pairs of bf16 by BFDOT.
 #[derive(Clone, Copy)]
-struct Bfdot;
+pub(super) struct Bfdot;
 /// Four i8 of w by as many of x.
 #[derive(Clone, Copy)]
-struct I8Dot<D>(PhantomData<D>);
+pub(super) struct I8Dot<D>(PhantomData<D>);
 
 type Words2 = [int32x4_t; 2];
 
@@ -143,15 +144,19 @@ tiles!(tiles_bf16, "neon,bf16");
 pub(super) enum Tier {
     Neon,
     Dotprod,
+    /// Two rows by two columns at a time.
+    Mmla,
 }
 
 impl Tier {
     /// Are rows of x multiplied many at a time?
     pub fn is_of_tiles(self) -> bool {
-        false
+        self == Tier::Mmla
     }
 }
 
+static BF16_MMLA: Kernel = mmla::kernel(&BF16_DOT, mmla::tiles_bfmmla);
+static I8_MMLA: Kernel = mmla::kernel(&I8_SDOT, mmla::tiles_i8mm);
 static F32_NEON: Kernel = kernel::<F32<Neon>>(tiles_neon::<F32<Neon>>, None);
 static F16_NEON: Kernel = Kernel {
     wide: Some((&F32_NEON, widen_neon::<F16<Neon>>)),
@@ -175,6 +180,9 @@ pub(super) fn select(tier: Tier, math: Math, w: DType, packed: bool) -> Option<&
         (Tier::Neon, Math::Bf16, DType::BF16, _) => &BF16_DOT,
         (Tier::Neon, Math::I8, DType::I8, _) => &I8_NEON,
         (Tier::Dotprod, Math::I8, DType::I8, _) => &I8_SDOT,
+        (Tier::Mmla, Math::F32, DType::BF16, true) => &BF16_NEON,
+        (Tier::Mmla, Math::Bf16, DType::BF16, _) => &BF16_MMLA,
+        (Tier::Mmla, Math::I8, DType::I8, _) => &I8_MMLA,
         _ => return None,
     })
 }
@@ -205,16 +213,19 @@ pub(super) fn lines(_: Tier, math: Math, x: DType) -> Option<Lines> {
     })
 }
 
+const PAIRS: PackTag = PackTag::new("cpu", "dense bf16 pairs x 16", 1);
 const QUADS: PackTag = PackTag::new("cpu", "dense i8 quads x 16", 1);
 
 /// The layouts: `[panels][steps][columns]`.
 #[rustfmt::skip]
-pub(super) const TAGS: [(Tier, DType, PackTag); 5] = [
+pub(super) const TAGS: [(Tier, DType, PackTag); 7] = [
     (Tier::Neon, DType::F32, PackTag::new("cpu", "dense f32 x 16", 1)),
     (Tier::Neon, DType::F16, PackTag::new("cpu", "dense f16 x 16", 1)),
-    (Tier::Neon, DType::BF16, PackTag::new("cpu", "dense bf16 pairs x 16", 1)),
+    (Tier::Neon, DType::BF16, PAIRS),
     (Tier::Neon, DType::I8, QUADS),
     (Tier::Dotprod, DType::I8, QUADS),
+    (Tier::Mmla, DType::BF16, PAIRS),
+    (Tier::Mmla, DType::I8, QUADS),
 ];
 
 /// The instruction sets that packs are made for.
@@ -237,5 +248,7 @@ pub(super) fn feature(isa: Isa, tier: Tier, math: Math) -> (bool, &'static str) 
         (Tier::Neon, Math::Bf16) => (isa.bf16, "NEON with BF16"),
         (Tier::Neon, _) => (isa.neon, "NEON"),
         (Tier::Dotprod, _) => (isa.dotprod, "NEON with DOTPROD"),
+        (Tier::Mmla, Math::Bf16) => (isa.bf16, "NEON with BF16"),
+        (Tier::Mmla, _) => (isa.i8mm, "NEON with I8MM"),
     }
 }

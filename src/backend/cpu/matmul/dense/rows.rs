@@ -243,16 +243,22 @@ const FLOATS: &[DType] = &[DType::F32, DType::F16, DType::BF16];
 #[cfg(target_arch = "aarch64")]
 #[rustfmt::skip]
 pub(crate) const ROWS: &[Row] = &[
+    row!("cpu-matmul-panels-bf16-neonbfmmla", MatMul, Mmla, Bf16, &[DType::BF16]),
+    row!("cpu-matmul-panels-i8-neoni8mm", MatMul, Mmla, I8, &[DType::I8]),
     row!("cpu-matmul-panels-bf16-neonbf16", MatMul, Neon, Bf16, &[DType::BF16]),
     row!("cpu-matmul-panels-i8-neondotprod", MatMul, Dotprod, I8, &[DType::I8]),
     row!("cpu-matmul-panels-f32-neon", MatMul, Neon, F32, &[DType::F32]),
     row!("cpu-matmul-panels-f16-neon", MatMul, Neon, F32, &[DType::F16]),
     row!("cpu-matmul-panels-bf16-neon", MatMul, Neon, F32, &[DType::BF16]),
     row!("cpu-matmul-panels-i8-neon", MatMul, Neon, I8, &[DType::I8]),
+    row!("cpu-matmul-many-panels-bf16-neonbfmmla", MatMulMany, Mmla, Bf16, &[DType::BF16]),
+    row!("cpu-matmul-many-panels-i8-neoni8mm", MatMulMany, Mmla, I8, &[DType::I8]),
     row!("cpu-matmul-many-panels-bf16-neonbf16", MatMulMany, Neon, Bf16, &[DType::BF16]),
     row!("cpu-matmul-many-panels-i8-neondotprod", MatMulMany, Dotprod, I8, &[DType::I8]),
     row!("cpu-matmul-many-panels-float-neon", MatMulMany, Neon, F32, FLOATS),
     row!("cpu-matmul-many-panels-i8-neon", MatMulMany, Neon, I8, &[DType::I8]),
+    row!("cpu-grouped-matmul-panels-bf16-neonbfmmla", GroupedMatMul, Mmla, Bf16, &[DType::BF16]),
+    row!("cpu-grouped-matmul-panels-i8-neoni8mm", GroupedMatMul, Mmla, I8, &[DType::I8]),
     row!("cpu-grouped-matmul-panels-bf16-neonbf16", GroupedMatMul, Neon, Bf16, &[DType::BF16]),
     row!("cpu-grouped-matmul-panels-i8-neondotprod", GroupedMatMul, Dotprod, I8, &[DType::I8]),
     row!("cpu-grouped-matmul-panels-float-neon", GroupedMatMul, Neon, F32, FLOATS),

@@ -200,7 +200,8 @@ fn every_row_agrees_with_the_reference() {
                 Some("amx") => isa.amx,
                 Some("neon") => isa.neon,
                 Some("neondotprod") => isa.dotprod,
-                Some("neonbf16") => isa.bf16,
+                Some("neonbf16" | "neonbfmmla") => isa.bf16,
+                Some("neoni8mm") => isa.i8mm,
                 _ => isa.avx512_vnni,
             };
             let ran = report
