@@ -84,18 +84,20 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Row> {
     TABLES.iter().copied().flatten()
 }
 
-/// The ceilings that make a difference on this architecture, SIMD kernels included.
+/// The ceilings that make a difference to kernels in vectors on this machine, or (`all`) to any kernel.
 #[cfg(all(test, feature = "conformance"))]
-pub(super) const LEVELS: &[super::Level] = if cfg!(target_arch = "aarch64") {
-    &[super::Level::Neon, super::Level::Dotprod, super::Level::Amx]
-} else {
-    &[
-        super::Level::Avx2,
-        super::Level::AvxVnni,
-        super::Level::Avx512,
-        super::Level::Amx,
-    ]
-};
+pub(super) fn levels(all: bool) -> Vec<super::Level> {
+    use super::Level::{Amx, Avx2, Avx512, AvxVnni, Dotprod, Neon};
+    let levels: &[_] = match (cfg!(target_arch = "aarch64"), all) {
+        (true, _) => &[Neon, Dotprod, Amx],
+        (false, true) => &[Avx2, AvxVnni, Avx512, Amx],
+        (false, false) => &[Avx2, Avx512, Amx],
+    };
+    let isa = |level| super::isa::Isa::detect().masked(level);
+    let mut levels = levels.to_vec();
+    levels.dedup_by_key(|level| isa(*level));
+    levels
+}
 
 /// The report of `cases` on every SIMD row of the CPU cut down to `level`, and what it can do.
 #[cfg(all(test, feature = "conformance"))]

@@ -312,7 +312,7 @@ unsafe fn run<S: Simd, const COLUMNS: usize>(ctx: &Ctx, op: &Conv2d<Tensor>) -> 
 #[cfg(all(test, feature = "conformance"))]
 mod tests {
     use crate::{
-        backend::cpu::rows::{LEVELS, run_simd_rows},
+        backend::cpu::rows::{levels, run_simd_rows},
         conformance::{Tier, cases},
         op::OpKind,
     };
@@ -323,7 +323,7 @@ mod tests {
             .into_iter()
             .filter(|c| c.op.kind() == OpKind::Conv2d)
             .collect();
-        for &level in LEVELS {
+        for level in levels(false) {
             let (isa, report) = run_simd_rows(level, &cases);
             let rows = [isa.avx2, isa.avx512, isa.neon]
                 .iter()
