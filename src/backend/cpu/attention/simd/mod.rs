@@ -54,7 +54,7 @@ enum Level {
     /// AVX-512 with BF16, which rounds queries, keys, values and weights.
     #[cfg(target_arch = "x86_64")]
     Bf16,
-    /// The same by AMX, for more rows than a vector has lanes.
+    /// The same by AMX, for more rows than a vector has lanes; few rows of a sequence in f32.
     #[cfg(target_arch = "x86_64")]
     Amx,
     #[cfg(target_arch = "aarch64")]
@@ -160,7 +160,7 @@ task!(
 task!(
     task_amx,
     "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c",
-    Avx512, Halves, Tiles, 16, 8, 4, 16 x 2
+    Avx512, Exact, Tiles, 16, 8, 4, 16 x 2
 );
 
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma,f16c"))]
@@ -290,7 +290,7 @@ unsafe fn run(ctx: &Ctx, op: &Attention<Tensor>, level: Level) -> Result<()> {
 #[cfg(target_arch = "x86_64")]
 fn tiles_fit(op: &Attention<TensorDesc>) -> Result<(), Refusal> {
     let group = op.q.dim(1) / op.kv.k().dim(1).max(1);
-    if op.q.dim(2) * group <= 16 {
+    if u64::from(op.q.dim(2)) * u64::from(group) <= 16 {
         return Err(Refusal::Layout {
             arg: "q",
             why: "has few rows; keys and values stream past them",

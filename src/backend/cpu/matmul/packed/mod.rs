@@ -137,13 +137,8 @@ fn fits(env: &Env, op: &MatMul<TensorDesc>, mode: Mode, level: Level) -> Result<
     fits_pack("w", &op.w)?;
     fits_operands(env, &op.x, &op.y, &op.epilogue, level)?;
     precision(mode, op.precision)?;
-    enough_rows(mode, xs_rows(&op.x), 1)?;
+    enough_rows(mode, u64::from(op.x.dim_back(1)), 1)?;
     Ok(Quality::Tuned)
-}
-
-/// Rows of x.
-fn xs_rows(x: &TensorDesc) -> u64 {
-    x.elements() / u64::from(x.dim_back(0)).max(1)
 }
 
 /// Panels of bf16 pay for many rows of x, on average for each of some matrices.

@@ -77,7 +77,7 @@ fn cases() -> Vec<Case> {
                     MatMul::new(&f32s(&[m, k]), w, &f32s(&[m, n])),
                 );
             }
-            for m in [3, 11] {
+            for m in [3, 11, 26] {
                 let k = block.max(32) * 2;
                 let (x, y) = (spec(DType::F16, &[2, m, k]), spec(DType::BF16, &[2, m, 21]));
                 let op = MatMul::new(&x, Weight::Rows(spec(format, &[2, 21, k])), &y)
