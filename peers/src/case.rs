@@ -70,13 +70,9 @@ impl Case {
                 kind(kv),
                 u8::from(*causal)
             ),
-            Case::Dequantize {
-                w,
-                y: DType::F32,
-                rows,
-                k,
-            } => format!("dequant {threads} {} {rows} {k}", w.name()),
-            Case::Dequantize { .. } => return None,
+            Case::Dequantize { w, y, rows, k } => {
+                format!("dequant {threads} {} {y} {rows} {k}", w.name())
+            }
             Case::Model { file, prompt } => {
                 let what = if *prompt { "pp512" } else { "tg128" };
                 format!("model {threads} {what} {}", models.join(file).display())

@@ -356,10 +356,7 @@ fn dequantize(list: &mut Vec<Row>) {
                 rows: 2048,
                 k: 4096,
             };
-            let bar = match y {
-                DType::F32 => Bar::Either(&Bar::Limit(0.80), &Bar::Peer(1.5)),
-                _ => Bar::Limit(0.80),
-            };
+            let bar = Bar::Either(&Bar::Limit(0.80), &Bar::Peer(1.5));
             let name = format!("dequantize/{}/{y}/1t", w.name());
             list.push(Row {
                 threads: 1,

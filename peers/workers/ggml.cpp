@@ -193,21 +193,32 @@ struct Attention : Case {
     double sample(size_t) override { return g.sample(); }
 };
 
-// Rows to f32 in memory. ggml has no parallel form: threads are this program's.
+// Rows to f32 or bf16 in memory, to bf16 by way of a row of f32, as llama.cpp does it. ggml has no parallel form: threads
+// are this program's.
 struct Dequantize : Case {
-    ggml_type t;
+    ggml_type t, to;
     int64_t rows, k;
     int threads;
     std::vector<uint8_t> bytes;
-    std::vector<float> out;
-    Dequantize(ggml_type t, int64_t rows, int64_t k, int threads) : t(t), rows(rows), k(k), threads(threads), bytes(encoded(t, k, rows)), out(rows * k) {
+    std::vector<uint8_t> out;
+    Dequantize(ggml_type t, ggml_type to, int64_t rows, int64_t k, int threads)
+        : t(t), to(to), rows(rows), k(k), threads(threads), bytes(encoded(t, k, rows)), out(rows * ggml_row_size(to, k)) {
         names = { "ggml to_float" };
     }
     double sample(size_t) override {
         double start = now();
-        auto part = [&](int64_t from, int64_t to) {
+        auto part = [&](int64_t from, int64_t until) {
             auto * traits = ggml_get_type_traits(t);
-            for (int64_t r = from; r < to; r++) traits->to_float(bytes.data() + r * ggml_row_size(t, k), out.data() + r * k, k);
+            std::vector<float> row(k);
+            for (int64_t r = from; r < until; r++) {
+                auto * y = out.data() + r * ggml_row_size(to, k);
+                auto * x = bytes.data() + r * ggml_row_size(t, k);
+                if (to == GGML_TYPE_F32) traits->to_float(x, (float *) y, k);
+                else {
+                    traits->to_float(x, row.data(), k);
+                    ggml_cpu_fp32_to_bf16(row.data(), (ggml_bf16_t *) y, k);
+                }
+            }
         };
         std::vector<std::thread> others;
         for (int i = 1; i < threads; i++) others.emplace_back(part, rows * i / threads, rows * (i + 1) / threads);
@@ -295,9 +306,10 @@ int main() {
                     open = std::make_unique<Attention>(t, b, h, hkv, dk, dv, sq, skv, causal);
             } else if (kind == "dequant") {
                 int64_t rows, k;
-                in >> rows >> k;
+                std::string to;
+                in >> to >> rows >> k;
                 kept.clear();
-                if (t != GGML_TYPE_COUNT && ggml_get_type_traits(t)->to_float) open = std::make_unique<Dequantize>(t, rows, k, threads);
+                if (t != GGML_TYPE_COUNT && ggml_get_type_traits(t)->to_float) open = std::make_unique<Dequantize>(t, type_named(to), rows, k, threads);
             } else if (kind == "model") {
                 std::string path;
                 in >> std::ws;

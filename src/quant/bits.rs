@@ -63,29 +63,26 @@ pub(crate) fn join(low: [u8; 4], high: [u8; 4]) -> [u8; 8] {
     word.to_le_bytes()
 }
 
-/// Runs of eight signed bytes, each run times its scale.
-#[inline(always)]
-pub(crate) fn scale_eights(codes: &[u64; 32], scales: &[f32; 32], out: &mut [f32; 256]) {
-    let outs = out.as_chunks_mut::<8>().0.iter_mut();
-    for ((out, code), scale) in outs.zip(codes).zip(scales) {
-        for (v, c) in out.iter_mut().zip(code.to_le_bytes()) {
-            *v = scale * f32::from(c as i8);
-        }
-    }
+/// A block of runs of eight signed bytes, each run moved by its shift and then times its scale.
+pub(crate) struct Eights {
+    pub codes: [u64; 32],
+    pub scales: [f32; 32],
+    pub shifts: [f32; 32],
 }
 
-/// Runs of eight signed bytes, each run moved by its shift and then times its scale.
-#[inline(always)]
-pub(crate) fn shift_eights(
-    codes: &[u64; 32],
-    scales: &[f32; 32],
-    shifts: &[f32; 32],
-    out: &mut [f32; 256],
-) {
-    let outs = out.as_chunks_mut::<8>().0.iter_mut();
-    for (((out, code), scale), shift) in outs.zip(codes).zip(scales).zip(shifts) {
-        for (v, c) in out.iter_mut().zip(code.to_le_bytes()) {
-            *v = scale * (f32::from(c as i8) + shift);
+impl Eights {
+    pub const EMPTY: Eights = Eights {
+        codes: [0; 32],
+        scales: [0.0; 32],
+        shifts: [0.0; 32],
+    };
+
+    #[inline(always)]
+    pub fn decode(&self, out: &mut [f32; 256]) {
+        for (k, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+            for (v, c) in out.iter_mut().zip(self.codes[k].to_le_bytes()) {
+                *v = self.scales[k] * (f32::from(c as i8) + self.shifts[k]);
+            }
         }
     }
 }

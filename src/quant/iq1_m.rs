@@ -4,7 +4,7 @@
 
 use half::f16;
 
-use super::bits::{shift_eights, u16_at};
+use super::bits::{Eights, u16_at};
 use super::codebook::{Codebook, Signs};
 use super::grids::iq1::GRID;
 use super::iq1_s::shifted;
@@ -21,19 +21,24 @@ pub(crate) const FORMAT: Format = Format {
 
 #[inline(always)]
 pub(crate) fn decode(b: &[u8; 56], out: &mut [f32; 256]) {
+    eights(b).decode(out);
+}
+
+#[inline(always)]
+pub(crate) fn eights(b: &[u8; 56]) -> Eights {
     let sc: [u16; 4] = std::array::from_fn(|i| u16_at(b, 48 + 2 * i));
     let bits = sc[0] >> 12 | sc[1] >> 12 << 4 | sc[2] >> 12 << 8 | sc[3] >> 12 << 12;
     let d = f16::from_bits(bits).to_f32();
-    let (mut codes, mut scales, mut shifts) = ([0; 32], [0.0; 32], [0.0; 32]);
+    let mut e = Eights::EMPTY;
     for k in 0..32 {
         let s = sc[k / 8] >> (3 * (k / 2 % 4)) & 7;
         let n = b[32 + k / 2] >> (4 * (k % 2)) & 15;
-        scales[k] = d * f32::from(2 * s + 1);
-        shifts[k] = if n & 8 == 0 { 0.125 } else { -0.125 };
+        e.scales[k] = d * f32::from(2 * s + 1);
+        e.shifts[k] = if n & 8 == 0 { 0.125 } else { -0.125 };
         let point = GRID[usize::from(b[k]) | usize::from(n & 7) << 8];
-        codes[k] = u64::from_le_bytes(point.map(|g| g as u8));
+        e.codes[k] = u64::from_le_bytes(point.map(|g| g as u8));
     }
-    shift_eights(&codes, &scales, &shifts, out);
+    e
 }
 
 const CODEBOOK: Codebook<8> = Codebook {

@@ -1,7 +1,7 @@
 //! IQ1_S: f16 `d`, 32 low index bytes, 8 u16 of four 3-bit high index parts, 3-bit scale and shift
 //! sign per 32 elements; element = `d * (2 sc + 1) * (grid +- 1/8)`.
 
-use super::bits::{f16_at, put_f16, shift_eights, u16_at};
+use super::bits::{f16_at, put_f16, Eights, u16_at};
 use super::codebook::{Codebook, Signs};
 use super::grids::iq1::GRID;
 use super::{Format, decode_blocks, encode_blocks};
@@ -17,16 +17,21 @@ pub(crate) const FORMAT: Format = Format {
 
 #[inline(always)]
 pub(crate) fn decode(b: &[u8; 50], out: &mut [f32; 256]) {
+    eights(b).decode(out);
+}
+
+#[inline(always)]
+pub(crate) fn eights(b: &[u8; 50]) -> Eights {
     let d = f16_at(b, 0);
-    let (mut codes, mut scales, mut shifts) = ([0; 32], [0.0; 32], [0.0; 32]);
+    let mut e = Eights::EMPTY;
     for k in 0..32 {
         let w = u16_at(b, 34 + 2 * (k / 4));
-        scales[k] = d * f32::from(2 * (w >> 12 & 7) + 1);
-        shifts[k] = if w & 0x8000 == 0 { 0.125 } else { -0.125 };
+        e.scales[k] = d * f32::from(2 * (w >> 12 & 7) + 1);
+        e.shifts[k] = if w & 0x8000 == 0 { 0.125 } else { -0.125 };
         let point = GRID[usize::from(b[2 + k]) | usize::from(w >> (3 * (k % 4)) & 7) << 8];
-        codes[k] = u64::from_le_bytes(point.map(|g| g as u8));
+        e.codes[k] = u64::from_le_bytes(point.map(|g| g as u8));
     }
-    shift_eights(&codes, &scales, &shifts, out);
+    e
 }
 
 /// Each shift of the grid is a bank, since a group of 32 has one shift.

@@ -1,7 +1,7 @@
 //! IQ2_S: f16 `d`, 32 low index bytes, 32 sign bytes, 8 bytes of index bits 8 and 9, 8 bytes of
 //! 4-bit scales per 16 elements; element = `d * (0.5 + sc) / 4 * +-grid`.
 
-use super::bits::{f16_at, put_f16, scale_eights, with_signs};
+use super::bits::{f16_at, put_f16, Eights, with_signs};
 use super::codebook::{Codebook, Signs};
 use super::grids::iq2_s::GRID;
 use super::{Format, decode_blocks, encode_blocks};
@@ -17,15 +17,20 @@ pub(crate) const FORMAT: Format = Format {
 
 #[inline(always)]
 pub(crate) fn decode(b: &[u8; 82], out: &mut [f32; 256]) {
+    eights(b).decode(out);
+}
+
+#[inline(always)]
+pub(crate) fn eights(b: &[u8; 82]) -> Eights {
     let d = f16_at(b, 0);
-    let (mut codes, mut scales) = ([0; 32], [0.0; 32]);
+    let mut e = Eights::EMPTY;
     for k in 0..32 {
         let high = usize::from(b[66 + k / 4] >> (2 * (k % 4)) & 3);
         let sc = b[74 + k / 4] >> (4 * (k % 4 / 2)) & 15;
-        scales[k] = d * (0.5 + f32::from(sc)) * 0.25;
-        codes[k] = with_signs(GRID[usize::from(b[2 + k]) | high << 8], b[34 + k]);
+        e.scales[k] = d * (0.5 + f32::from(sc)) * 0.25;
+        e.codes[k] = with_signs(GRID[usize::from(b[2 + k]) | high << 8], b[34 + k]);
     }
-    scale_eights(&codes, &scales, out);
+    e
 }
 
 const CODEBOOK: Codebook<8> = Codebook {

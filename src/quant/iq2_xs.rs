@@ -1,7 +1,7 @@
 //! IQ2_XS: f16 `d`, 32 u16 of 9-bit grid index and 7-bit sign index, 8 bytes of 4-bit scales per
 //! 16 elements; element = `d * (0.5 + sc) / 4 * +-grid`.
 
-use super::bits::{even_signs, f16_at, put_f16, scale_eights, u16_at, with_signs};
+use super::bits::{even_signs, f16_at, put_f16, Eights, u16_at, with_signs};
 use super::codebook::{Codebook, Signs};
 use super::grids::iq2_xs::GRID;
 use super::{Format, decode_blocks, encode_blocks};
@@ -17,15 +17,20 @@ pub(crate) const FORMAT: Format = Format {
 
 #[inline(always)]
 pub(crate) fn decode(b: &[u8; 74], out: &mut [f32; 256]) {
+    eights(b).decode(out);
+}
+
+#[inline(always)]
+pub(crate) fn eights(b: &[u8; 74]) -> Eights {
     let d = f16_at(b, 0);
-    let (mut codes, mut scales) = ([0; 32], [0.0; 32]);
+    let mut e = Eights::EMPTY;
     for k in 0..32 {
         let w = u16_at(b, 2 + 2 * k);
         let sc = b[66 + k / 4] >> (4 * (k % 4 / 2)) & 15;
-        scales[k] = d * (0.5 + f32::from(sc)) * 0.25;
-        codes[k] = with_signs(GRID[usize::from(w & 511)], even_signs(u32::from(w >> 9)));
+        e.scales[k] = d * (0.5 + f32::from(sc)) * 0.25;
+        e.codes[k] = with_signs(GRID[usize::from(w & 511)], even_signs(u32::from(w >> 9)));
     }
-    scale_eights(&codes, &scales, out);
+    e
 }
 
 const CODEBOOK: Codebook<8> = Codebook {

@@ -1,7 +1,7 @@
 //! IQ2_XXS: f16 `d`; per 32 elements 4 grid indices and a u32 of four 7-bit sign indices and a
 //! 4-bit scale; element = `d * (0.5 + sc) / 4 * +-grid`.
 
-use super::bits::{even_signs, f16_at, pack_signs, put_f16, scale_eights, u32_at, with_signs};
+use super::bits::{even_signs, f16_at, pack_signs, put_f16, Eights, u32_at, with_signs};
 use super::codebook::{Codebook, Signs};
 use super::grids::iq2_xxs::GRID;
 use super::{Format, decode_blocks, encode_blocks};
@@ -17,16 +17,21 @@ pub(crate) const FORMAT: Format = Format {
 
 #[inline(always)]
 pub(crate) fn decode(b: &[u8; 66], out: &mut [f32; 256]) {
+    eights(b).decode(out);
+}
+
+#[inline(always)]
+pub(crate) fn eights(b: &[u8; 66]) -> Eights {
     let d = f16_at(b, 0);
-    let (mut codes, mut scales) = ([0; 32], [0.0; 32]);
+    let mut e = Eights::EMPTY;
     for k in 0..32 {
         let at = 2 + 8 * (k / 4);
         let w = u32_at(b, at + 4);
         let signs = even_signs(w >> (7 * (k % 4)));
-        scales[k] = d * (0.5 + (w >> 28) as f32) * 0.25;
-        codes[k] = with_signs(GRID[usize::from(b[at + k % 4])], signs);
+        e.scales[k] = d * (0.5 + (w >> 28) as f32) * 0.25;
+        e.codes[k] = with_signs(GRID[usize::from(b[at + k % 4])], signs);
     }
-    scale_eights(&codes, &scales, out);
+    e
 }
 
 const CODEBOOK: Codebook<8> = Codebook {

@@ -1,7 +1,7 @@
 //! IQ3_S: f16 `d`, 64 low index bytes, 8 bytes of ninth index bits, 32 sign bytes, 4 bytes of
 //! 4-bit scales per 32 elements; element = `d * (1 + 2 sc) * +-grid`.
 
-use super::bits::{f16_at, join, put_f16, scale_eights, with_signs};
+use super::bits::{f16_at, join, put_f16, Eights, with_signs};
 use super::codebook::{Codebook, Signs};
 use super::grids::iq3_s::GRID;
 use super::{Format, decode_blocks, encode_blocks};
@@ -17,17 +17,22 @@ pub(crate) const FORMAT: Format = Format {
 
 #[inline(always)]
 pub(crate) fn decode(b: &[u8; 110], out: &mut [f32; 256]) {
+    eights(b).decode(out);
+}
+
+#[inline(always)]
+pub(crate) fn eights(b: &[u8; 110]) -> Eights {
     let d = f16_at(b, 0);
-    let (mut codes, mut scales) = ([0; 32], [0.0; 32]);
+    let mut e = Eights::EMPTY;
     for k in 0..32 {
         let sc = b[106 + k / 8] >> (4 * (k / 4 % 2)) & 15;
         let high = b[66 + k / 4] >> (2 * (k % 4));
         let lo = GRID[usize::from(b[2 + 2 * k]) | usize::from(high & 1) << 8];
         let hi = GRID[usize::from(b[3 + 2 * k]) | usize::from(high >> 1 & 1) << 8];
-        scales[k] = d * f32::from(1 + 2 * sc);
-        codes[k] = with_signs(join(lo, hi), b[74 + k]);
+        e.scales[k] = d * f32::from(1 + 2 * sc);
+        e.codes[k] = with_signs(join(lo, hi), b[74 + k]);
     }
-    scale_eights(&codes, &scales, out);
+    e
 }
 
 const CODEBOOK: Codebook<4> = Codebook {

@@ -1,7 +1,7 @@
 //! IQ3_XXS: f16 `d`, 64 grid indices of 4 elements, 8 u32 of four 7-bit sign indices and a 4-bit
 //! scale per 32 elements; element = `d * (0.5 + sc) / 2 * +-grid`.
 
-use super::bits::{even_signs, f16_at, join, pack_signs, put_f16, scale_eights, u32_at, with_signs};
+use super::bits::{even_signs, f16_at, join, pack_signs, put_f16, Eights, u32_at, with_signs};
 use super::codebook::{Codebook, Signs};
 use super::grids::iq3_xxs::GRID;
 use super::{Format, decode_blocks, encode_blocks};
@@ -17,16 +17,21 @@ pub(crate) const FORMAT: Format = Format {
 
 #[inline(always)]
 pub(crate) fn decode(b: &[u8; 98], out: &mut [f32; 256]) {
+    eights(b).decode(out);
+}
+
+#[inline(always)]
+pub(crate) fn eights(b: &[u8; 98]) -> Eights {
     let d = f16_at(b, 0);
-    let (mut codes, mut scales) = ([0; 32], [0.0; 32]);
+    let mut e = Eights::EMPTY;
     for k in 0..32 {
         let w = u32_at(b, 66 + 4 * (k / 4));
         let signs = even_signs(w >> (7 * (k % 4)));
         let point = |at: usize| GRID[usize::from(b[at])];
-        scales[k] = d * (0.5 + (w >> 28) as f32) * 0.5;
-        codes[k] = with_signs(join(point(2 + 2 * k), point(3 + 2 * k)), signs);
+        e.scales[k] = d * (0.5 + (w >> 28) as f32) * 0.5;
+        e.codes[k] = with_signs(join(point(2 + 2 * k), point(3 + 2 * k)), signs);
     }
-    scale_eights(&codes, &scales, out);
+    e
 }
 
 const CODEBOOK: Codebook<4> = Codebook {

@@ -13,6 +13,7 @@ mod math;
 mod matmul;
 mod memory;
 mod ops;
+mod parts;
 mod pool;
 mod rows;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]

@@ -6,7 +6,7 @@ use crate::{
         rows::Ctx,
         view::{Dst, Lines, Src},
     },
-    element::{DType, Element},
+    element::Element,
     error::{Error, Result},
     op::{Op, OpKind},
     quant::{QuantError, QuantFormat},
@@ -54,7 +54,6 @@ pub(super) unsafe fn dequantize(ctx: &Ctx, op: &Op<Tensor>) -> Result<()> {
     let large = op.y.desc().is_contiguous() && op.y.desc().data_bytes() >= STREAMED;
     ctx.pool.parallel(wr.count() * per_row, work, |range| {
         let Lines(buf) = &mut Lines([0.0; STRETCH]);
-        let Lines(half) = &mut Lines([0u16; STRETCH]);
         for i in range {
             let (row, start) = (i / per_row, i % per_row * STRETCH);
             let n = STRETCH.min(len - start);
@@ -62,19 +61,21 @@ pub(super) unsafe fn dequantize(ctx: &Ctx, op: &Op<Tensor>) -> Result<()> {
             // SAFETY: a stretch of both rows, each once; a row is whole blocks, so a stretch is.
             unsafe {
                 if large {
+                    if let (Element::Quant(q), Some(out)) =
+                        (w.desc().element, y.borrow(to, start, n))
+                    {
+                        let from = w.ptr().add(from + start / q.block_len() * q.block_bytes());
+                        let bytes = n / q.block_len() * q.block_bytes();
+                        let bytes = std::slice::from_raw_parts(from, bytes);
+                        convert::decode_far(q, bytes, out);
+                        continue;
+                    }
                     let buf = &mut buf[..n];
                     w.load(from, start, buf);
                     let Element::Plain(d) = y.desc().element else {
                         continue;
                     };
-                    let bytes: &[u8] = match d {
-                        DType::F32 => bytemuck::cast_slice(buf),
-                        _ => {
-                            convert::store(d, half.as_mut_ptr().cast(), d.size(), buf);
-                            &bytemuck::cast_slice(&half[..])[..n * d.size()]
-                        }
-                    };
-                    convert::stream(bytes, y.ptr().add(to + start * d.size()));
+                    convert::store_far(d, y.ptr().add(to + start * d.size()), buf);
                     continue;
                 }
                 match y.borrow(to, start, n) {

@@ -8,7 +8,8 @@
 //! one of 1 bit those of all eight groups. Codes of 3, 5 and 6 bits are a plane of 2 or 4 bits
 //! followed by one of the upper 1 or 2.
 
-use super::{formats::Head, lanes::Lanes};
+use super::lanes::Lanes;
+use crate::backend::cpu::parts::Head;
 use std::marker::PhantomData;
 
 /// k for which codes lie together, and after which integer sums become floats.
@@ -379,3 +380,40 @@ macro_rules! groups {
     }};
 }
 pub(super) use groups;
+
+/// Runs `$body` with `$layout` as the [`Layout`] of the format.
+macro_rules! with_layout {
+    ($format:expr, $layout:ident, $body:expr) => {{
+        use crate::backend::cpu::matmul::packed::class::*;
+        use crate::quant::QuantFormat::*;
+        macro_rules! layout {
+            ($scales:ty, $bits:literal $table:literal $wide:literal) => {{
+                type $layout = Class<$scales, $bits, $table, $wide>;
+                $body
+            }};
+        }
+        match $format {
+            Q4_0 => layout!(Half<64, 32, false>, 4 false false),
+            Q4_1 => layout!(Half<64, 32, true>, 4 false false),
+            Q5_0 => layout!(Half<64, 32, false>, 5 false false),
+            Q5_1 => layout!(Half<64, 32, true>, 5 false false),
+            Q8_0 | Q8_1 => layout!(Half<64, 32, false>, 8 false true),
+            Q8_K => layout!(Whole, 8 false true),
+            Q2_K => layout!(Nibbles, 2 false false),
+            Q3_K => layout!(Super<2, false>, 3 false false),
+            Q4_K => layout!(Super<1, true>, 4 false false),
+            Q5_K => layout!(Super<1, true>, 5 false false),
+            Q6_K => layout!(Super<2, false>, 6 false false),
+            IQ2_XXS | IQ1_S => layout!(Super<1, false>, 3 true false),
+            IQ2_XS | IQ2_S | IQ1_M => layout!(Super<2, false>, 3 true false),
+            IQ3_XXS | IQ3_S | IQ4_XS => layout!(Super<1, false>, 4 true true),
+            IQ4_NL => layout!(Half<64, 32, false>, 4 true true),
+            TQ1_0 | TQ2_0 => layout!(Whole, 2 false false),
+            MXFP4 => layout!(E8m0, 4 true false),
+            NVFP4 => layout!(E4m3, 4 true false),
+            Q1_0 => layout!(Half<256, 128, false>, 1 false false),
+            Q2_0 => layout!(Half<128, 64, false>, 2 false false),
+        }
+    }};
+}
+pub(super) use with_layout;

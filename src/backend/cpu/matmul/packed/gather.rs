@@ -2,9 +2,9 @@
 
 use super::{
     Decoding,
+    class::with_layout,
     class::{Layout, Scales, TILE},
     exact,
-    formats::with_layout,
     run::Part,
     tile::Params,
 };

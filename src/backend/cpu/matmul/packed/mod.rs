@@ -10,7 +10,6 @@ mod avx2;
 mod avx512;
 mod class;
 mod exact;
-mod formats;
 mod gather;
 mod jobs;
 mod lanes;
@@ -28,6 +27,7 @@ use crate::{
     backend::cpu::{
         isa::Isa,
         memory::Filled,
+        parts::{self, Traits},
         rows::{Ctx, Env, Row},
     },
     device::Packed,
@@ -35,7 +35,6 @@ use crate::{
     op::{MatMul, OpKind, PackTag, Weight},
     quant::QuantFormat,
 };
-use formats::Traits;
 use jobs::run_op;
 use pack::Shape;
 use run::Mode;
@@ -77,7 +76,7 @@ impl Pack {
         let shape = Pack::shape(logical)?;
         (tag == self::tag(shape.format)).then(|| Pack {
             shape,
-            traits: formats::traits(shape.format),
+            traits: parts::traits(shape.format),
         })
     }
 }

@@ -1,11 +1,15 @@
 //! Rows of GGUF blocks into tiles.
 
 use super::{
+    class::with_layout,
     class::{BLOCK, Layout, Scales, TILE},
-    formats::{self, Head, with_layout},
 };
 use crate::{
-    backend::cpu::{isa::multiversion, pool::Pool},
+    backend::cpu::{
+        isa::multiversion,
+        parts::{self, Head},
+        pool::Pool,
+    },
     quant::QuantFormat,
 };
 
@@ -125,7 +129,7 @@ fn read_unit_body<const FMA: bool>(
     let codes = codes.chunks_exact_mut(format.block_len());
     let mut heads = [Head::EMPTY; MOST];
     for ((head, block), codes) in heads.iter_mut().zip(blocks).zip(codes) {
-        *head = formats::read(format, block, codes);
+        *head = parts::read(format, block, codes);
     }
     heads
 }

@@ -6,8 +6,8 @@ use super::{
     Pack,
     acts::{Acts, Needs, Place, cut},
     class::TILE,
+    class::with_layout,
     exact,
-    formats::with_layout,
     task::{Run, Task, Work, X},
     tile::{Params, ROWS, STREAM_ROWS},
 };

@@ -168,7 +168,7 @@ fn packs_decode_to_the_bits_of_the_format() {
             let pool = Pool::new(Pool::open(Some(2)).unwrap());
             let mut data = vec![0; shape.bytes().unwrap()];
             pack::pack(&pool, isa, shape, &bytes, &mut data);
-            let traits = formats::traits(format);
+            let traits = parts::traits(format);
             let params = tile::Params {
                 table: traits.table,
                 zero: f32::from(traits.zero),

@@ -17,7 +17,7 @@ const WIDE: u8 = 128;
 
 /// What a format leaves open in its layout.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Traits {
+pub(crate) struct Traits {
     /// Taken off each level.
     pub zero: u8,
     /// Levels behind the codes, zero point added.
@@ -28,7 +28,7 @@ pub(super) struct Traits {
 
 /// One block taken apart: what all of it shares, and small scales and minima.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Head {
+pub(crate) struct Head {
     /// f16 or f32 bits, or nothing where all scales are small ones.
     pub d: u32,
     /// f16 bits of what is taken off, or of its factor.
@@ -64,7 +64,7 @@ fn signed_table(levels: &[u8], sign: usize, zero: u8) -> [u8; 16] {
 }
 
 /// The traits of a format.
-pub(super) fn traits(format: QuantFormat) -> Traits {
+pub(crate) fn traits(format: QuantFormat) -> Traits {
     use QuantFormat::*;
     let plain = |zero| Traits {
         zero,
@@ -120,10 +120,13 @@ fn nibbles<const H: usize>(b: &[u8], codes: &mut [u8]) {
 /// Adds bit `i` of `bits` to code `i` as 16.
 #[inline(always)]
 fn fifth(bits: u32, codes: &mut [u8]) {
-    if let Some(codes) = codes.first_chunk_mut::<32>() {
-        for (i, c) in codes.iter_mut().enumerate() {
-            *c |= ((bits >> i & 1) << 4) as u8;
-        }
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let (eights, _) = codes.as_chunks_mut::<8>();
+    for (eight, byte) in eights.iter_mut().zip(bits.to_le_bytes()) {
+        // Byte j keeps bit j, then becomes 1 if that is set.
+        let bit = (u64::from(byte) * ONES) & 0x8040_2010_0804_0201;
+        let set = ((bit + 0x7f * ONES) >> 7) & ONES;
+        *eight = (u64::from_le_bytes(*eight) | set << 4).to_le_bytes();
     }
 }
 
@@ -162,7 +165,7 @@ fn grid3(points: [u16; 2], signs: u8, codes: &mut [u8]) {
 
 /// Takes one block apart: codes of all elements in order, scales.
 #[inline(always)]
-pub(super) fn read(format: QuantFormat, b: &[u8], codes: &mut [u8]) -> Head {
+pub(crate) fn read(format: QuantFormat, b: &[u8], codes: &mut [u8]) -> Head {
     use QuantFormat::*;
     let mut head = Head::EMPTY;
     let half = |at: usize| u32::from(u16_at(b, at));
@@ -386,40 +389,3 @@ pub(super) fn read(format: QuantFormat, b: &[u8], codes: &mut [u8]) -> Head {
     }
     head
 }
-
-/// Runs `$body` with `$layout` as the [`Layout`](super::class::Layout) of the format.
-macro_rules! with_layout {
-    ($format:expr, $layout:ident, $body:expr) => {{
-        use crate::backend::cpu::matmul::packed::class::*;
-        use crate::quant::QuantFormat::*;
-        macro_rules! layout {
-            ($scales:ty, $bits:literal $table:literal $wide:literal) => {{
-                type $layout = Class<$scales, $bits, $table, $wide>;
-                $body
-            }};
-        }
-        match $format {
-            Q4_0 => layout!(Half<64, 32, false>, 4 false false),
-            Q4_1 => layout!(Half<64, 32, true>, 4 false false),
-            Q5_0 => layout!(Half<64, 32, false>, 5 false false),
-            Q5_1 => layout!(Half<64, 32, true>, 5 false false),
-            Q8_0 | Q8_1 => layout!(Half<64, 32, false>, 8 false true),
-            Q8_K => layout!(Whole, 8 false true),
-            Q2_K => layout!(Nibbles, 2 false false),
-            Q3_K => layout!(Super<2, false>, 3 false false),
-            Q4_K => layout!(Super<1, true>, 4 false false),
-            Q5_K => layout!(Super<1, true>, 5 false false),
-            Q6_K => layout!(Super<2, false>, 6 false false),
-            IQ2_XXS | IQ1_S => layout!(Super<1, false>, 3 true false),
-            IQ2_XS | IQ2_S | IQ1_M => layout!(Super<2, false>, 3 true false),
-            IQ3_XXS | IQ3_S | IQ4_XS => layout!(Super<1, false>, 4 true true),
-            IQ4_NL => layout!(Half<64, 32, false>, 4 true true),
-            TQ1_0 | TQ2_0 => layout!(Whole, 2 false false),
-            MXFP4 => layout!(E8m0, 4 true false),
-            NVFP4 => layout!(E4m3, 4 true false),
-            Q1_0 => layout!(Half<256, 128, false>, 1 false false),
-            Q2_0 => layout!(Half<128, 64, false>, 2 false false),
-        }
-    }};
-}
-pub(super) use with_layout;
