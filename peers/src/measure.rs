@@ -16,8 +16,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Threads of a peer may spin for a while after its turn: those of OpenMP 300,000 times.
-const QUIET: Duration = Duration::from_millis(16);
+/// Threads of a peer stand still soon after its turn.
+const QUIET: Duration = Duration::from_millis(2);
 /// How long an arithmetic unit is measured in one round.
 const WINDOW: Duration = Duration::from_millis(6);
 /// After the first round, peers that need this many times the time of the best leave.

@@ -1,6 +1,7 @@
 //! Others, each a program of its own that answers lines: see "Protocol" in the README.
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use std::{
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
@@ -73,8 +74,6 @@ impl Peer {
         let mut child = command
             // Two spinning threads on one core would take the scheduler's time slices.
             .env("OMP_PROC_BIND", "true")
-            // Of clang's OpenMP, whose threads spin for 200 ms: as long as those of others.
-            .env("KMP_BLOCKTIME", "5")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -117,15 +116,24 @@ impl Peer {
         Ok((words.next().as_deref() == Some("ok")).then(|| words.collect()))
     }
 
+    fn signal(&self, signal: Signal) {
+        // One that has ended is told by the next question.
+        let _ = kill_process(Pid::from_child(&self.child), signal);
+    }
+
     /// Names of the ways in which it runs a case; none when it does not.
     pub fn open(&mut self, words: &str) -> Result<Vec<String>> {
+        self.signal(Signal::CONT);
         Ok(self.ask(&format!("open {words}"))?.unwrap_or_default())
     }
 
-    /// Milliseconds of single runs.
+    /// Milliseconds of single runs. Its threads stand still after them: they would spin beside the
+    /// next turn of others.
     pub fn sample(&mut self, variant: usize, seconds: f64) -> Result<Vec<f64>> {
-        let answer = self.ask(&format!("run {variant} {seconds}"))?;
-        let words = answer.with_context(|| format!("{} does not run", self.name))?;
+        self.signal(Signal::CONT);
+        let answer = self.ask(&format!("run {variant} {seconds}"));
+        self.signal(Signal::STOP);
+        let words = answer?.with_context(|| format!("{} does not run", self.name))?;
         Ok(words.iter().map(|w| w.parse()).collect::<Result<_, _>>()?)
     }
 }

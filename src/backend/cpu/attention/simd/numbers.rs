@@ -45,7 +45,6 @@ pub(super) trait Numbers: Copy {
     /// `LANES` of them from `i` on.
     unsafe fn load<S: Lanes>(row: *const u8, i: usize) -> S::F;
     /// `2 LANES` of them from `i` on; `i` is a multiple of 32 where `LANES` is 16.
-    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     unsafe fn load_two<S: Lanes>(row: *const u8, i: usize) -> [S::F; 2] {
         // SAFETY: the caller's contract is the callee's.
@@ -101,7 +100,6 @@ impl Numbers for Q8 {
             S::mul(S::load_i8(block.add(2 + i % 32)), S::splat_f16(block))
         }
     }
-    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     unsafe fn load_two<S: Lanes>(row: *const u8, i: usize) -> [S::F; 2] {
         // SAFETY: one block of the row.

@@ -67,6 +67,20 @@ impl<S: Lanes> Products<S> for Exact {
         unsafe {
             let mut acc = [S::zero(); 16];
             let mut i = 0;
+            while i + 2 * S::LANES <= dk {
+                for j in 0..G {
+                    let k = N::load_two::<S>(k[j], i);
+                    for r in 0..R {
+                        let x = S::load(q[r].add(i));
+                        acc[r * G + j] = S::fma(k[0], x, acc[r * G + j]);
+                    }
+                    for r in 0..R {
+                        let x = S::load(q[r].add(i + S::LANES));
+                        acc[r * G + j] = S::fma(k[1], x, acc[r * G + j]);
+                    }
+                }
+                i += 2 * S::LANES;
+            }
             while i + S::LANES <= dk {
                 let mut x = [S::zero(); R];
                 for r in 0..R {
