@@ -213,16 +213,7 @@ impl Work<'_> {
                             if strip.rows == 1 {
                                 tile::<L, K, 1, C, true>(ws, x, some, p, cs, step);
                             } else if strip.rows == STREAM_ROWS {
-                                for j in 0..C {
-                                    tile::<L, K, STREAM_ROWS, 1, true>(
-                                        [ws[j]],
-                                        x,
-                                        some,
-                                        p,
-                                        [cs[j]],
-                                        step,
-                                    );
-                                }
+                                tile::<L, K, STREAM_ROWS, C, true>(ws, x, some, p, cs, step);
                             } else {
                                 tile::<L, K, ROWS, C, true>(ws, x, some, p, cs, step);
                             }

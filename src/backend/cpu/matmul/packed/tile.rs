@@ -33,7 +33,8 @@ pub(super) struct Params {
 
 /// Rows of x that are multiplied at once.
 pub(super) const ROWS: usize = 4;
-/// The same where weights stream by: enough to decode them once, by one tile at a time.
+/// The same where weights stream by: enough to decode them once. The sums of two tiles then live in
+/// memory between blocks, which costs less than loads of x for one tile alone.
 pub(super) const STREAM_ROWS: usize = 8;
 
 /// How far ahead of the loads weights are asked for: into the second cache, since the first has
