@@ -4,6 +4,7 @@ use super::{
     acts::row_words,
     kernel::{Block, Blocking, Done, Fill, Kernel, Lines},
     panel::Matrix,
+    tile::LINE,
 };
 use crate::backend::cpu::{
     matmul::simd::epilogue::Output,
@@ -258,13 +259,15 @@ impl Item {
         let (columns, k) = (kernel.columns, rows.k);
         let words = k.div_ceil(rows.per_word);
         let plain = p.out.is_plain();
-        let block = match p.w {
+        let most = match p.w {
             // The panel streams by once.
-            Weights::Packed(_) if m <= group.height => words.next_multiple_of(kernel.step),
+            Weights::Packed(_) if m <= group.height => words,
             Weights::Plain(..) if m <= FEW || p.w.columns() => WORDS_OF_FEW,
             Weights::Plain(..) => WORDS_FILLED,
             Weights::Packed(_) => kernel.packed.words[usize::from(m > Blocking::FEW)],
         };
+        // Blocks of whole lines, so that a short one need not fetch all of the next.
+        let block = part(words, most).next_multiple_of(LINE.max(kernel.step));
         // Panels that a tile meets at once.
         let wide = if m <= kernel.most[1] { 2 } else { 1 };
         // An odd number of vectors: rows of sums spread over the sets of a cache.
