@@ -36,6 +36,18 @@ pub(crate) use fetch::Fetch;
 
 use half::{bf16, f16};
 
+/// Makes the frame of the caller start at a multiple of 64 bytes, where the compiler would take
+/// what the system guarantees, 16, and vectors that leave registers for a while would lie in two
+/// cache lines. It reserves the registers for that only if some variable asks for it.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(crate) fn align_frame() {
+    #[repr(align(64))]
+    struct Line(#[expect(dead_code, reason = "there for its alignment")] [u8; 64]);
+    let line = std::mem::MaybeUninit::<Line>::uninit();
+    std::hint::black_box(&line);
+}
+
 /// f32 and byte vectors of one instruction set.
 ///
 /// # Safety

@@ -70,6 +70,7 @@ impl Work<'_> {
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
     pub unsafe fn avx512<K: Layout>(&self, x: X<'_>, scratch: &mut Scratch) {
+        simd::align_frame();
         // SAFETY: the caller's contract is the callee's.
         unsafe {
             let sums = match x {
