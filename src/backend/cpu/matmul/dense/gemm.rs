@@ -182,7 +182,7 @@ pub(super) unsafe fn run(pool: &Pool, rows: &Rows<'_>, products: &[Product<'_>])
         } else {
             p.kernel.packed.panels
         };
-        let step = (panels * own.len() / (threads * 16)).clamp(1, most);
+        let step = (panels * own.len() / (threads * p.kernel.packed.items)).clamp(1, most);
         // Few rows go by pairs of panels.
         let step = if m <= p.kernel.most[1] {
             step.next_multiple_of(2)

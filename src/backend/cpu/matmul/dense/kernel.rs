@@ -69,8 +69,9 @@ pub(super) struct Blocking {
     /// Words of k per block, of up to [`Blocking::FEW`] rows and of more: the lines of a group's
     /// block and a panel of it stay in the second level of cache.
     pub words: [usize; 2],
-    /// Panels of an item.
+    /// Most panels of an item, and items that a thread should find.
     pub panels: usize,
+    pub items: usize,
     /// Bytes of panels from which threads share up to [`Blocking::FEW`] rows and read each panel
     /// once, rather than share the rows out.
     pub shared: usize,
@@ -86,6 +87,7 @@ impl Blocking {
         group: 128,
         words: [512; 2],
         panels: 2,
+        items: 16,
         shared: usize::MAX,
         near: true,
     };
