@@ -5,37 +5,34 @@ use super::NATIVE;
 use super::by_parts;
 use crate::{
     backend::cpu::isa::multiversion,
-    quant::{QuantError, QuantFormat},
+    quant::{QuantError, QuantFormat, decode_inline},
 };
 
 #[inline(always)]
 fn decode_body<const FMA: bool>(format: QuantFormat, bytes: &[u8], out: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
     if FMA {
-        // SAFETY: this is compiled for AVX2 and F16C.
-        return unsafe { by_parts::decode::<false>(format, bytes, out) };
+        // Arms of their own: only these decoders are compiled for these instruction sets.
+        macro_rules! own {
+            ($($format:ident)*) => {
+                match format {
+                    $(QuantFormat::$format => decode_inline(QuantFormat::$format, bytes, out),)*
+                    _ => {
+                        // SAFETY: this is compiled for AVX2 and F16C.
+                        let done = unsafe { by_parts::decode::<false>(format, bytes, out) };
+                        debug_assert!(done, "{format} has its decoder there");
+                    }
+                }
+            };
+        }
+        own!(Q5_0 Q5_1 Q8_1 Q8_K Q1_0 Q2_0);
+        return;
     }
-    crate::quant::decode_inline(format, bytes, out);
+    decode_inline(format, bytes, out);
 }
 multiversion! {
     /// As [`decode`], compiled for the instruction sets of `isa`.
     fn decode_for = decode_body(format: QuantFormat, bytes: &[u8], out: &mut [f32])
-}
-
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn decode_far_body<const FMA: bool>(format: QuantFormat, bytes: &[u8], out: &mut [f32]) {
-    if FMA {
-        // SAFETY: this is compiled for AVX2 and F16C.
-        return unsafe { by_parts::decode::<true>(format, bytes, out) };
-    }
-    crate::quant::decode_inline(format, bytes, out);
-}
-#[cfg(target_arch = "x86_64")]
-multiversion! {
-    /// As [`decode_far`], compiled for the instruction sets of `isa`; `out` starts at a multiple of
-    /// 32 bytes.
-    fn decode_far_for = decode_far_body(format: QuantFormat, bytes: &[u8], out: &mut [f32])
 }
 
 /// Whole blocks to f32. The products are rounded one by one, so that every instruction set gives
@@ -52,8 +49,12 @@ pub(crate) fn decode(format: QuantFormat, bytes: &[u8], out: &mut [f32]) {
 /// As [`decode`], past the caches where the processor and the place of `out` allow it.
 pub(crate) fn decode_far(format: QuantFormat, bytes: &[u8], out: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
-    if out.as_ptr().addr().is_multiple_of(32) {
-        return decode_far_for(*NATIVE, format, bytes, out);
+    if NATIVE.avx2 && out.as_ptr().addr().is_multiple_of(32) {
+        // SAFETY: the flag says that this machine has these instruction sets.
+        let done = unsafe { by_parts::decode::<true>(format, bytes, out) };
+        if done {
+            return;
+        }
     }
     decode(format, bytes, out);
 }

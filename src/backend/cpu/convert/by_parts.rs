@@ -10,13 +10,18 @@ use crate::{
 };
 use std::arch::x86_64::*;
 
-/// Whole blocks; `FAR`: past the caches, to a multiple of 32 bytes.
+/// Whole blocks; `FAR`: past the caches, to a multiple of 32 bytes. False for the formats whose own
+/// decoders are as fast: nothing is done.
 ///
 /// # Safety
 /// The CPU has AVX2 and F16C; so for all that follow.
-#[inline(always)]
-pub(super) unsafe fn decode<const FAR: bool>(format: QuantFormat, bytes: &[u8], out: &mut [f32]) {
-    /// Blocks of `$format` are taken apart to `$parts`, which `$run` makes numbers of.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn decode<const FAR: bool>(
+    format: QuantFormat,
+    bytes: &[u8],
+    out: &mut [f32],
+) -> bool {
+    /// What `$run` makes of each block of `$format`.
     macro_rules! each {
         ($format:ident, |$block:ident, $out:ident| $run:expr) => {{
             const LEN: usize = QuantFormat::$format.block_len();
@@ -30,37 +35,50 @@ pub(super) unsafe fn decode<const FAR: bool>(format: QuantFormat, bytes: &[u8], 
         }};
     }
     macro_rules! formats {
-        (codes: [$($format:ident $run:literal)*] eights: [$($eights:ident $module:ident)*] plain: [$($plain:ident)*]) => {
+        (short: [$($short:ident)*] long: [$($long:ident $run:literal)*] eights: [$($eights:ident $module:ident)*] others: [$($other:ident)*]) => {
             match format {
-                $(QuantFormat::$format => {
-                    let traits = parts::traits(QuantFormat::$format);
-                    each!($format, |block, out| {
+                $(QuantFormat::$short => {
+                    let traits = parts::traits(QuantFormat::$short);
+                    each!($short, |block, out| {
                         let mut codes = Lines([0; LEN]);
-                        let head = parts::read(QuantFormat::$format, block, &mut codes.0);
-                        scaled::<FAR, LEN, { LEN / $run }>(QuantFormat::$format, &traits, &head, &codes.0, out);
+                        let head = parts::read(QuantFormat::$short, block, &mut codes.0);
+                        let (scales, mins) = scales::<1>(QuantFormat::$short, &traits, &head);
+                        scaled::<FAR>(QuantFormat::$short, &traits, &codes.0, scales[0], mins[0], out);
+                    });
+                })*
+                $(QuantFormat::$long => {
+                    let traits = parts::traits(QuantFormat::$long);
+                    each!($long, |block, out| {
+                        let mut codes = Lines([0; LEN]);
+                        let head = parts::read(QuantFormat::$long, block, &mut codes.0);
+                        let (scales, mins) = scales::<{ LEN / $run }>(QuantFormat::$long, &traits, &head);
+                        runs::<FAR>(QuantFormat::$long, &traits, &codes.0, &scales, &mins, out);
                     });
                 })*
                 $(QuantFormat::$eights => each!($eights, |block, out| {
                     shifted::<FAR>(&quant::$module::eights(block), out);
                 }),)*
-                $(QuantFormat::$plain)|* => quant::decode_inline(format, bytes, out),
+                $(QuantFormat::$other)|* => return false,
             }
         };
     }
     formats! {
-        codes: [
-            Q4_0 32 Q4_1 32 Q8_0 32 Q2_K 16 Q3_K 16 Q4_K 32 Q5_K 32 Q6_K 16
-            IQ4_NL 32 IQ4_XS 32 TQ1_0 256 TQ2_0 256 MXFP4 32 NVFP4 16
+        short: [Q4_0 Q4_1 Q8_0 IQ4_NL MXFP4]
+        long: [
+            Q2_K 16 Q3_K 16 Q4_K 32 Q5_K 32 Q6_K 16 IQ4_XS 32 TQ1_0 256 TQ2_0 256 NVFP4 16
         ]
         eights: [
             IQ1_S iq1_s IQ1_M iq1_m IQ2_XXS iq2_xxs IQ2_XS iq2_xs IQ2_S iq2_s
             IQ3_XXS iq3_xxs IQ3_S iq3_s
         ]
-        plain: [Q5_0 Q5_1 Q8_1 Q8_K Q1_0 Q2_0]
+        others: [Q5_0 Q5_1 Q8_1 Q8_K Q1_0 Q2_0]
     }
+    true
 }
 
-#[inline(always)]
+/// Runs of eight. Not a part of the caller, of which there are many; so is [`runs`].
+#[inline(never)]
+#[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn shifted<const FAR: bool>(e: &Eights, out: &mut [f32; 256]) {
     for k in 0..32 {
         // SAFETY: eight numbers of the block.
@@ -138,40 +156,58 @@ unsafe fn scales<const RUNS: usize>(
     (scales, mins)
 }
 
-/// Numbers of a block of `RUNS` runs behind its codes.
-#[inline(always)]
-unsafe fn scaled<const FAR: bool, const LEN: usize, const RUNS: usize>(
+/// Numbers of runs that each have a scale, one after the other.
+#[inline(never)]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn runs<const FAR: bool>(
     format: QuantFormat,
     traits: &Traits,
-    head: &Head,
-    codes: &[u8; LEN],
-    out: &mut [f32; LEN],
+    codes: &[u8],
+    scales: &[f32],
+    mins: &[f32],
+    out: &mut [f32],
 ) {
-    let run = LEN / RUNS;
-    // SAFETY: vectors of 16 codes and of 8 numbers inside the block.
+    let run = codes.len() / scales.len();
+    let all = codes.chunks_exact(run).zip(out.chunks_exact_mut(run));
+    for ((codes, out), (&scale, &min)) in all.zip(scales.iter().zip(mins)) {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { scaled::<FAR>(format, traits, codes, scale, min, out) };
+    }
+}
+
+/// Numbers of a run, of a multiple of 16, behind its codes.
+#[inline(always)]
+unsafe fn scaled<const FAR: bool>(
+    format: QuantFormat,
+    traits: &Traits,
+    codes: &[u8],
+    scale: f32,
+    min: f32,
+    out: &mut [f32],
+) {
+    // SAFETY: vectors of 16 codes and of 8 numbers inside the run.
     unsafe {
-        let (scales, mins) = scales::<RUNS>(format, traits, head);
         let table = _mm_loadu_si128(traits.table.as_ptr().cast());
         let zero = _mm256_set1_ps(f32::from(traits.zero));
-        for i in 0..RUNS {
-            let scale = _mm256_set1_ps(scales[i]);
-            let min = _mm256_set1_ps(mins[i]);
-            for j in (i * run..(i + 1) * run).step_by(16) {
-                let mut code = _mm_loadu_si128(codes.as_ptr().add(j).cast());
-                if is_listed(traits) {
-                    code = _mm_shuffle_epi8(table, code);
+        let (scale, min) = (_mm256_set1_ps(scale), _mm256_set1_ps(min));
+        for (codes, out) in codes
+            .as_chunks::<16>()
+            .0
+            .iter()
+            .zip(out.as_chunks_mut::<16>().0)
+        {
+            let mut code = _mm_loadu_si128(codes.as_ptr().cast());
+            if is_listed(traits) {
+                code = _mm_shuffle_epi8(table, code);
+            }
+            let halves = [code, _mm_unpackhi_epi64(code, code)];
+            for (half, code) in halves.into_iter().enumerate() {
+                let level = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(code));
+                let mut v = _mm256_mul_ps(scale, _mm256_sub_ps(level, zero));
+                if has_mins(format) {
+                    v = _mm256_sub_ps(v, min);
                 }
-                for (half, code) in [code, _mm_unpackhi_epi64(code, code)]
-                    .into_iter()
-                    .enumerate()
-                {
-                    let level = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(code));
-                    let mut v = _mm256_mul_ps(scale, _mm256_sub_ps(level, zero));
-                    if has_mins(format) {
-                        v = _mm256_sub_ps(v, min);
-                    }
-                    store::<FAR>(out.as_mut_ptr().add(j + 8 * half), v);
-                }
+                store::<FAR>(out.as_mut_ptr().add(8 * half), v);
             }
         }
     }
