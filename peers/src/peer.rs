@@ -1,7 +1,6 @@
 //! Others, each a program of its own that answers lines: see "Protocol" in the README.
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
 use std::{
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
@@ -116,23 +115,31 @@ impl Peer {
         Ok((words.next().as_deref() == Some("ok")).then(|| words.collect()))
     }
 
-    fn signal(&self, signal: Signal) {
-        // One that has ended is told by the next question.
-        let _ = kill_process(Pid::from_child(&self.child), signal);
+    /// Lets its threads run, or stops them where the system can.
+    fn go(&self, on: bool) {
+        #[cfg(unix)]
+        {
+            use rustix::process::{Pid, Signal, kill_process};
+            let signal = if on { Signal::CONT } else { Signal::STOP };
+            // One that has ended is told by the next question.
+            let _ = kill_process(Pid::from_child(&self.child), signal);
+        }
+        #[cfg(not(unix))]
+        let _ = on;
     }
 
     /// Names of the ways in which it runs a case; none when it does not.
     pub fn open(&mut self, words: &str) -> Result<Vec<String>> {
-        self.signal(Signal::CONT);
+        self.go(true);
         Ok(self.ask(&format!("open {words}"))?.unwrap_or_default())
     }
 
     /// Milliseconds of single runs. Its threads stand still after them: they would spin beside the
     /// next turn of others.
     pub fn sample(&mut self, variant: usize, seconds: f64) -> Result<Vec<f64>> {
-        self.signal(Signal::CONT);
+        self.go(true);
         let answer = self.ask(&format!("run {variant} {seconds}"));
-        self.signal(Signal::STOP);
+        self.go(false);
         let words = answer?.with_context(|| format!("{} does not run", self.name))?;
         Ok(words.iter().map(|w| w.parse()).collect::<Result<_, _>>()?)
     }
