@@ -221,7 +221,7 @@ fn special(list: &mut List) {
         crate::QuantFormat::Q4_K.into(),
     ];
     for e in elements {
-        for (m, n) in [(1, 9), (6, 20)] {
+        for (m, n) in [(1, 9), (6, 20), (70, 40)] {
             let k = if e.quant().is_some() {
                 e.block_len() as u32
             } else {
@@ -236,7 +236,7 @@ fn special(list: &mut List) {
             list.full(format!("mat_mul/special/{e}/m{m}n{n}k{k}"), op);
         }
     }
-    for (m, n) in [(1, 9), (6, 20)] {
+    for (m, n) in [(1, 9), (6, 20), (70, 40)] {
         let op = MatMul::new(
             &normal(DType::F32, &[m, 8]),
             Weight::Rows(normal(DType::F32, &[n, 8]).fill(Fill::Special)),

@@ -7,6 +7,8 @@
 use super::Fetch;
 use std::{
     arch::{asm, x86_64::*},
+    marker::PhantomData,
+    mem::MaybeUninit,
     sync::LazyLock,
 };
 
@@ -158,6 +160,11 @@ pub(crate) trait Product: Copy + 'static {
     /// # Safety
     /// Tiles are configured.
     unsafe fn add<const C: u8, const X: u8, const W: u8>();
+    /// The sum of two vectors of sums.
+    ///
+    /// # Safety
+    /// The CPU has AVX-512.
+    unsafe fn sum(a: __m512i, b: __m512i) -> __m512i;
 }
 
 /// Pairs of bf16, sums in f32.
@@ -176,6 +183,17 @@ impl Product for Bf16 {
                 options(nostack, nomem));
         }
     }
+
+    #[inline(always)]
+    unsafe fn sum(a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: the caller's contract.
+        unsafe {
+            _mm512_castps_si512(_mm512_add_ps(
+                _mm512_castsi512_ps(a),
+                _mm512_castsi512_ps(b),
+            ))
+        }
+    }
 }
 
 impl Product for Bytes {
@@ -187,52 +205,87 @@ impl Product for Bytes {
                 options(nostack, nomem));
         }
     }
+
+    #[inline(always)]
+    unsafe fn sum(a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: the caller's contract.
+        unsafe { _mm512_add_epi32(a, b) }
+    }
 }
 
-/// Rows of x by 32 columns.
+/// Which terms of x and of weights are multiplied, small products first; those below 2^-24 of the
+/// largest are left out (with terms rounded to nearest, the i-th is below 2^-9i of the number).
+const fn order(x: usize, w: usize) -> &'static [(usize, usize)] {
+    match (x, w) {
+        (1, 1) => &[(0, 0)],
+        (1, 2) => &[(0, 1), (0, 0)],
+        (1, _) => &[(0, 2), (0, 1), (0, 0)],
+        (2, 1) => &[(1, 0), (0, 0)],
+        (2, 2) => &[(1, 1), (0, 1), (0, 0), (1, 0)],
+        (2, _) => &[(0, 2), (0, 1), (1, 1), (1, 0), (0, 0)],
+        (_, 1) => &[(2, 0), (1, 0), (0, 0)],
+        (_, 2) => &[(0, 1), (1, 1), (1, 0), (2, 0), (0, 0)],
+        (_, _) => &[(0, 2), (0, 1), (1, 1), (1, 0), (2, 0), (0, 0)],
+    }
+}
+
+/// Bytes of a row of a [`Room`].
+const SUMS: usize = 128;
+
+/// Rows of x by 32 columns, each number of x the sum of `X` terms, of weights of `W`.
 #[derive(Clone, Copy)]
-pub(crate) struct Rows {
-    /// `[steps][rows][64 bytes]`.
+pub(crate) struct Rows<const X: usize, const W: usize> {
+    /// `[steps][X][rows][64 bytes]`.
     pub x: *const u8,
     /// 1 to 32, as tiles are configured.
     pub rows: usize,
-    /// `[steps][16][32][4 bytes]`.
+    /// `[steps][W][16][32][4 bytes]`.
     pub w: *const u8,
-    /// Four bytes a sum, rows `c_step` bytes apart.
+    /// Where the sums go, four bytes each, rows `step` bytes apart.
     pub c: *mut u8,
-    pub c_step: usize,
-    /// Replace what is in c.
-    pub first: bool,
+    pub step: usize,
+    /// They replace what is there.
+    pub fresh: bool,
 }
 
-impl Rows {
-    /// Bytes of a step of weights.
-    pub const STEP: usize = 16 * 32 * 4;
+/// Steps from which sums leave by way of a [`Room`]: with fewer, what [`Leave`] does takes longer
+/// than tiles wait for memory.
+pub(crate) const DEEP: usize = 16;
+/// Bytes of a step of weights of one term.
+pub(crate) const STEP: usize = 16 * 32 * 4;
 
-    /// `c (+)= x . w` over `steps` steps. Each step fetches `pace` cache lines from `fetch` on
-    /// into the second level of cache, or the first if `near`.
+impl<const X: usize, const W: usize> Rows<X, W> {
+    /// `c (+)= x . w` over `steps` steps. Each step fetches four times from `fetch`, and moves a
+    /// part of what is `before`, all of it in the end.
     ///
     /// # Safety
-    /// The pointers lead to what they say; tiles are configured for the rows; AMX is usable.
+    /// The pointers lead to what they say, `before` to other sums; tiles are configured for the
+    /// rows; AMX and AVX-512 are usable.
     #[inline(always)]
-    pub unsafe fn run<P: Product>(self, steps: usize, fetch: &mut Fetch) {
+    pub unsafe fn run<P: Product>(self, steps: usize, before: &mut impl Leave, fetch: &mut Fetch) {
         // SAFETY: the caller's contract.
         unsafe {
             if self.rows > 16 {
-                self.strips::<P, true>(steps, fetch);
+                self.strips::<P, true>(steps, before, fetch);
             } else {
-                self.strips::<P, false>(steps, fetch);
+                self.strips::<P, false>(steps, before, fetch);
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn strips<P: Product, const TWO: bool>(self, steps: usize, fetch: &mut Fetch) {
+    unsafe fn strips<P: Product, const TWO: bool>(
+        self,
+        steps: usize,
+        before: &mut impl Leave,
+        fetch: &mut Fetch,
+    ) {
+        let pace = before.rows().div_ceil(steps.max(1));
+        let (c, step) = (self.c, self.step);
+        let lower = c.wrapping_add(16 * step);
         // SAFETY: the caller's contract.
         unsafe {
-            let (c, step) = (self.c, self.c_step);
-            let lower = c.wrapping_add(16 * step);
-            if self.first {
+            if self.fresh {
                 zero::<0>();
                 zero::<1>();
                 if TWO {
@@ -249,22 +302,37 @@ impl Rows {
             }
             let (mut x, mut w) = (self.x, self.w);
             for _ in 0..steps {
-                load::<6>(w, 128);
-                load::<4>(x, 64);
-                P::add::<0, 4, 6>();
-                load::<7>(w.add(64), 128);
-                P::add::<1, 4, 7>();
-                if TWO {
-                    load::<5>(x.add(16 * 64), 64);
-                    P::add::<2, 5, 6>();
-                    P::add::<3, 5, 7>();
+                let mut held = (X, W);
+                for &(i, j) in const { order(X, W) } {
+                    let (x, w) = (x.add(i * self.rows * 64), w.add(j * STEP));
+                    if j != held.1 {
+                        load::<6>(w, 128);
+                    }
+                    if i != held.0 {
+                        load::<4>(x, 64);
+                    }
+                    P::add::<0, 4, 6>();
+                    if j != held.1 {
+                        load::<7>(w.add(64), 128);
+                    }
+                    P::add::<1, 4, 7>();
+                    if TWO {
+                        if i != held.0 {
+                            load::<5>(x.add(16 * 64), 64);
+                        }
+                        P::add::<2, 5, 6>();
+                        P::add::<3, 5, 7>();
+                    }
+                    held = (i, j);
                 }
+                before.some(pace);
                 for _ in 0..4 {
                     fetch.some();
                 }
-                x = x.add(self.rows * 64);
-                w = w.add(Rows::STEP);
+                x = x.add(X * self.rows * 64);
+                w = w.add(W * STEP);
             }
+            before.some(before.rows());
             store::<0>(c, step);
             store::<1>(c.add(64), step);
             if TWO {
@@ -275,10 +343,135 @@ impl Rows {
     }
 }
 
+/// Room for the sums of [`Rows`], which stays in the first level of cache.
+#[repr(C, align(64))]
+pub(crate) struct Room([MaybeUninit<u8>; 32 * SUMS]);
+
+impl Room {
+    pub const fn new() -> Room {
+        Room([MaybeUninit::uninit(); 32 * SUMS])
+    }
+
+    /// As [`Rows::c`] and [`Rows::step`].
+    pub fn place(&mut self) -> (*mut u8, usize) {
+        (self.0.as_mut_ptr().cast(), SUMS)
+    }
+}
+
+/// Rows of sums that leave a [`Room`] while tiles are multiplied: tiles that stored to memory
+/// further away would wait for it.
+pub(crate) trait Leave {
+    /// Rows that are left.
+    fn rows(&self) -> usize;
+    /// Moves the next `rows` rows, or what is left.
+    ///
+    /// # Safety
+    /// The rows exist; the CPU has AVX-512 and what else the type names.
+    unsafe fn some(&mut self, rows: usize);
+}
+
+/// Rows of a [`Room`] and those that they add to.
+pub(crate) struct Sums<P> {
+    room: *mut u8,
+    c: *mut u8,
+    step: usize,
+    rows: usize,
+    fresh: bool,
+    product: PhantomData<P>,
+}
+
+impl<P: Product> Sums<P> {
+    /// No rows.
+    pub const NONE: Sums<P> = Sums {
+        room: std::ptr::null_mut(),
+        c: std::ptr::null_mut(),
+        step: 0,
+        rows: 0,
+        fresh: true,
+        product: PhantomData,
+    };
+
+    /// `rows` rows of `room`, which add to those at `c`, `step` bytes apart, or replace them if
+    /// `fresh`.
+    pub fn new(room: &mut Room, rows: usize, (c, step): (*mut u8, usize), fresh: bool) -> Sums<P> {
+        Sums {
+            room: room.0.as_mut_ptr().cast(),
+            c,
+            step,
+            rows,
+            fresh,
+            product: PhantomData,
+        }
+    }
+
+    /// The sums of the next row, whose place in the room and at `c` come with them.
+    ///
+    /// # Safety
+    /// It exists; the CPU has AVX-512.
+    #[inline(always)]
+    pub unsafe fn next(&mut self) -> ([__m512i; 2], *mut u8, *mut u8) {
+        let (room, c) = (self.room, self.c);
+        self.room = room.wrapping_add(SUMS);
+        self.c = c.wrapping_add(self.step);
+        self.rows -= 1;
+        // SAFETY: the caller's contract.
+        unsafe {
+            let mut sums = [room, room.add(64)].map(|p| _mm512_load_si512(p.cast()));
+            if !self.fresh {
+                sums[0] = P::sum(sums[0], _mm512_loadu_si512(c.cast()));
+                sums[1] = P::sum(sums[1], _mm512_loadu_si512(c.add(64).cast()));
+            }
+            (sums, room, c)
+        }
+    }
+}
+
+impl<P: Product> Leave for Sums<P> {
+    fn rows(&self) -> usize {
+        self.rows
+    }
+
+    #[inline(always)]
+    unsafe fn some(&mut self, rows: usize) {
+        for _ in 0..rows.min(self.rows) {
+            // SAFETY: the caller's contract.
+            unsafe {
+                let (sums, _, c) = self.next();
+                _mm512_storeu_si512(c.cast(), sums[0]);
+                _mm512_storeu_si512(c.add(64).cast(), sums[1]);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use half::bf16;
+
+    /// Adds the product to rows of 40 numbers.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    unsafe fn product(x: &[bf16], rows: usize, steps: usize, panel: &[bf16], c: &mut [f32]) {
+        let (mut room, mut sums, mut none) = (Room::new(), Sums::<Bf16>::NONE, Fetch::NONE);
+        let own = (c.as_mut_ptr().cast(), 160);
+        // SAFETY: the caller's contract.
+        unsafe {
+            configure_rows(rows);
+            let (c, step) = room.place();
+            let tile = Rows::<1, 1> {
+                x: x.as_ptr().cast(),
+                rows,
+                w: panel.as_ptr().cast(),
+                c,
+                step,
+                fresh: true,
+            };
+            tile.run::<Bf16>(steps, &mut sums, &mut none);
+            release();
+            let mut sums = Sums::<Bf16>::new(&mut room, rows, own, false);
+            sums.some(rows);
+        }
+    }
 
     #[test]
     fn tiles_multiply() {
@@ -302,21 +495,9 @@ mod tests {
                 .flat_map(|s| (0..rows).map(move |r| (s, r)))
                 .flat_map(|(s, r)| x[r * k + s * 32..][..32].to_vec())
                 .collect();
-            let (mut c, mut none) = (vec![1.0f32; rows * 40], Fetch::NONE);
-            // SAFETY: tiles are usable, and the buffers as large as they are said to be.
-            unsafe {
-                configure_rows(rows);
-                let tile = Rows {
-                    x: lines.as_ptr().cast(),
-                    rows,
-                    w: panel.as_ptr().cast(),
-                    c: c.as_mut_ptr().cast(),
-                    c_step: 160,
-                    first: false,
-                };
-                tile.run::<Bf16>(steps, &mut none);
-                release();
-            }
+            let mut c = vec![1.0f32; rows * 40];
+            // SAFETY: tiles are usable, with AVX-512, and the buffers as large as they are said to be.
+            unsafe { product(&lines, rows, steps, &panel, &mut c) };
             for r in 0..rows {
                 for j in 0..32 {
                     let sum: f32 = (0..k).map(|i| x[r * k + i].to_f32() * w(i, j)).sum();

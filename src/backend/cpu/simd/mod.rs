@@ -9,7 +9,7 @@ pub(crate) mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
-mod avx512;
+pub(crate) mod avx512;
 pub(crate) mod cells;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod fetch;

@@ -9,6 +9,7 @@ use super::{
 use crate::backend::cpu::simd::{
     Avx512, Simd,
     amx::{self, Bf16, Product},
+    avx512::transpose,
 };
 use std::arch::x86_64::*;
 
@@ -31,37 +32,6 @@ const SHAPES: [(u8, u16); 8] = [
     (16, 64),
     (16, 64),
 ];
-
-/// Vectors of rows to rows of vectors.
-#[inline(always)]
-unsafe fn transpose(x: &mut [__m512i; 16]) {
-    // SAFETY: no memory is touched; the caller has AVX-512.
-    unsafe {
-        let mut a = [_mm512_setzero_si512(); 16];
-        for i in (0..16).step_by(2) {
-            a[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
-            a[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
-        }
-        let mut b = a;
-        for i in (0..16).step_by(4) {
-            b[i] = _mm512_unpacklo_epi64(a[i], a[i + 2]);
-            b[i + 1] = _mm512_unpackhi_epi64(a[i], a[i + 2]);
-            b[i + 2] = _mm512_unpacklo_epi64(a[i + 1], a[i + 3]);
-            b[i + 3] = _mm512_unpackhi_epi64(a[i + 1], a[i + 3]);
-        }
-        // b[4 g + c] has column c of every quarter, of rows 4 g to 4 g + 3.
-        for c in 0..4 {
-            let low = _mm512_shuffle_i32x4::<0x88>(b[c], b[4 + c]);
-            let high = _mm512_shuffle_i32x4::<0xdd>(b[c], b[4 + c]);
-            let low2 = _mm512_shuffle_i32x4::<0x88>(b[8 + c], b[12 + c]);
-            let high2 = _mm512_shuffle_i32x4::<0xdd>(b[8 + c], b[12 + c]);
-            x[c] = _mm512_shuffle_i32x4::<0x88>(low, low2);
-            x[8 + c] = _mm512_shuffle_i32x4::<0xdd>(low, low2);
-            x[4 + c] = _mm512_shuffle_i32x4::<0x88>(high, high2);
-            x[12 + c] = _mm512_shuffle_i32x4::<0xdd>(high, high2);
-        }
-    }
-}
 
 // SAFETY (whole impl): the trait's contract, with what the type names.
 impl Arithmetic<Avx512> for Tiles {

@@ -1,6 +1,8 @@
 //! Rows of x as lines of words that tiles read one word at a time.
 
 use super::tile::LINE;
+#[cfg(target_arch = "x86_64")]
+use crate::backend::cpu::simd::Avx512;
 use crate::backend::cpu::simd::{Eight, Elem, Simd};
 use half::bf16;
 
@@ -80,6 +82,23 @@ impl<const FLIP: u8> Line for Quads<FLIP> {
             for i in 0..n {
                 *out.add(i) = *p.add(i).cast::<u8>() ^ FLIP;
             }
+        }
+    }
+}
+
+/// `n` numbers as f32, of 16 at most, zeros beyond them.
+///
+/// # Safety
+/// They exist; the CPU has AVX-512.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(super) unsafe fn wide16<T: Elem>(p: *const T, n: usize) -> <Avx512 as Simd>::F {
+    // SAFETY: the caller's contract.
+    unsafe {
+        match n {
+            0 => Avx512::zero(),
+            16 => T::load::<Avx512>(p),
+            _ => T::load_n::<Avx512>(p, n),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     acts::row_words,
-    kernel::{Block, Blocking, Done, Fill, Kernel, Lines},
+    kernel::{Block, Blocking, Done, Fill, Kernel, Lines, Source},
     panel::Matrix,
     tile::LINE,
 };
@@ -30,6 +30,8 @@ const LEAST: usize = 48;
 const MOST_FILLED: usize = 384;
 /// Words of x that a thread holds as lines.
 const LINES: usize = 2 << 20;
+/// The same of lines of terms, which are more, for panels that cost more to make.
+const LINES_OF_TERMS: usize = 8 << 20;
 /// Bytes that panels are fetched ahead of their use where they stream by.
 const AHEAD: usize = 3072;
 /// Panels of an item where the lines of a group are more than the second level of cache holds.
@@ -81,6 +83,15 @@ pub(super) struct Rows<'a> {
     pub lines: Lines,
     /// Numbers in a word.
     pub per_word: usize,
+    /// Terms of a number, each in a line of its own.
+    pub terms: usize,
+}
+
+impl Rows<'_> {
+    /// Words of a row's lines.
+    fn row_words(&self) -> usize {
+        row_words(self.k, self.per_word) * self.terms
+    }
 }
 
 // SAFETY: x is only read.
@@ -110,23 +121,33 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// Rows of a group when `m` rows meet `n` columns, most of them if the panels are `packed`: groups that threads have for themselves save
-/// the others from making its lines, but every group fills all panels that are not packed.
+/// Rows of a group when `m` rows meet `n` columns of panels that are `packed`, most of them: groups
+/// that threads have for themselves save the others from making its lines, but every group fills
+/// all panels that are not packed, and makes their terms.
 fn group_rows(
     m: usize,
     n: usize,
-    packed: Option<Blocking>,
+    kernel: &Kernel,
+    packed: bool,
     threads: usize,
     row_words: usize,
 ) -> usize {
-    let groups = match packed {
-        Some(p) if m <= Blocking::FEW && 4 * n * row_words >= p.shared => 1,
-        Some(_) => threads,
-        None => (m * threads / n.max(1)).isqrt().max(1),
+    let is_split = kernel.terms.is_some();
+    let Blocking { group, shared, .. } = kernel.packed;
+    let groups = if !packed || is_split {
+        (m * threads / n.max(1)).isqrt().max(1)
+    } else if m <= Blocking::FEW && 4 * n * row_words >= shared {
+        1
+    } else {
+        threads
     };
-    let most = packed
-        .map_or(MOST_FILLED, |p| p.group)
-        .min((LINES / row_words).max(1));
+    let most = if packed || is_split {
+        group
+    } else {
+        MOST_FILLED
+    };
+    let lines = if is_split { LINES_OF_TERMS } else { LINES };
+    let most = most.min((lines / row_words).max(1));
     m.div_ceil(groups).clamp(LEAST.min(most), most)
 }
 
@@ -141,7 +162,7 @@ fn part(m: usize, most: usize) -> usize {
 /// Everything leads into live operands; no two products write the same cells; the kernels are of
 /// one instruction set, which the CPU has.
 pub(super) unsafe fn run(pool: &Pool, rows: &Rows<'_>, products: &[Product<'_>]) {
-    let row_words = row_words(rows.k, rows.per_word);
+    let row_words = rows.row_words();
     let threads = pool.threads();
     let panels: usize = products
         .iter()
@@ -159,10 +180,10 @@ pub(super) unsafe fn run(pool: &Pool, rows: &Rows<'_>, products: &[Product<'_>])
                 .filter(|q| q.rows == p.rows)
                 .map(|q| q.n)
                 .sum();
-            let packed = matches!(p.w, Weights::Packed(_)).then_some(p.kernel.packed);
+            let packed = matches!(p.w, Weights::Packed(_));
             let most = p.kernel.most[0];
             let height = part(m, most).next_multiple_of(p.kernel.packed.rows);
-            let rows = part(m, group_rows(m, n, packed, threads, row_words));
+            let rows = part(m, group_rows(m, n, p.kernel, packed, threads, row_words));
             for m0 in (0..m).step_by(rows.next_multiple_of(height)) {
                 groups.push(Group {
                     start: p.rows.start + m0,
@@ -214,6 +235,21 @@ pub(super) unsafe fn run(pool: &Pool, rows: &Rows<'_>, products: &[Product<'_>])
 }
 
 impl Group {
+    /// Makes lines of the rows, by tiles.
+    ///
+    /// # Safety
+    /// As for [`run`]; there is room for them.
+    unsafe fn lines(&self, rows: &Rows<'_>, to: *mut f32) -> *const u32 {
+        let x = to.cast::<u32>();
+        for m0 in (0..self.m).step_by(self.height) {
+            let count = self.height.min(self.m - m0);
+            let starts = &rows.starts[self.start + m0..][..count];
+            // SAFETY: rows of x, and lines of their own.
+            unsafe { (rows.lines)(rows.x, starts, rows.k, x.add(m0 * rows.row_words())) };
+        }
+        x
+    }
+
     /// Takes items until there are none.
     ///
     /// # Safety
@@ -223,13 +259,8 @@ impl Group {
         let Some(mut item) = take() else { return };
         LINE_SCRATCH.with_borrow_mut(|lines| {
             SCRATCH.with_borrow_mut(|scratch| {
-                let x = lines.take(self.m * row_words).cast::<u32>();
-                for m0 in (0..self.m).step_by(self.height) {
-                    let count = self.height.min(self.m - m0);
-                    let starts = &rows.starts[self.start + m0..][..count];
-                    // SAFETY: rows of x, and lines of their own.
-                    unsafe { (rows.lines)(rows.x, starts, rows.k, x.add(m0 * row_words)) };
-                }
+                // SAFETY: the caller's contract; room for the lines.
+                let x = unsafe { self.lines(rows, lines.take(self.m * row_words)) };
                 loop {
                     // SAFETY: the lines are those of the group.
                     unsafe { item.run(self, &products[item.product], rows, x, row_words, scratch) };
@@ -259,9 +290,15 @@ impl Item {
         let (columns, k) = (kernel.columns, rows.k);
         let words = k.div_ceil(rows.per_word);
         let plain = p.out.is_plain();
+        let terms = kernel.terms.as_ref();
         let most = match p.w {
+            _ if terms.is_some() => {
+                let most = kernel.packed.words[usize::from(m > Blocking::FEW)];
+                // One block a quarter longer rather than two.
+                most + if words <= most * 5 / 4 { most / 4 } else { 0 }
+            }
             // The panel streams by once.
-            Weights::Packed(_) if m <= group.height => words,
+            Weights::Packed(_) if m <= group.height || words <= kernel.packed.words[0] => words,
             Weights::Plain(..) if m <= FEW || p.w.columns() => WORDS_OF_FEW,
             Weights::Plain(..) => WORDS_FILLED,
             Weights::Packed(_) => kernel.packed.words[usize::from(m > Blocking::FEW)],
@@ -272,8 +309,11 @@ impl Item {
         let wide = if m <= kernel.most[1] { 2 } else { 1 };
         // An odd number of vectors: rows of sums spread over the sets of a cache.
         let ld = self.panels * columns + 16;
+        // Words of the terms of a block of a panel.
+        let split = terms.map_or(0, |t| t.w * block * columns);
         let panel_bytes = match p.w {
             Weights::Packed(_) => (kernel.panel_bytes)(k),
+            Weights::Plain(..) if split > 0 => 4 * split,
             // Apart, so that rows of panels do not meet in the sets of a cache.
             Weights::Plain(..) => (block.min(row_words) / kernel.step + 1) * kernel.step_bytes,
         };
@@ -282,12 +322,13 @@ impl Item {
             .filter(|_| m > FEW && matches!(p.w, Weights::Packed(_)));
         let filled = match p.w {
             Weights::Packed(_) if widened.is_some() => block * columns,
-            Weights::Packed(_) => 0,
+            Weights::Packed(_) => split,
             Weights::Plain(..) => panel_bytes / 4,
         };
         // Sums, zeros, panels; all whole cache lines.
         let at_once = if p.w.columns() { self.panels } else { wide };
         let c = scratch.take(m * ld + ld + at_once * filled);
+        let again = RefCell::default();
         // SAFETY: the scratch has the parts; panels and rows exist.
         unsafe {
             let zeros = c.add(m * ld);
@@ -305,12 +346,17 @@ impl Item {
                         Weights::Packed(w) => {
                             let at = word0 / kernel.step * kernel.step_bytes;
                             let at = w.add((self.panel + i) * panel_bytes + at);
-                            match widened {
-                                Some((_, widen)) => {
+                            let k = k - word0 * rows.per_word;
+                            match (widened, terms.map(|t| t.source)) {
+                                (Some((_, widen)), _) => {
                                     widen(at, len.div_ceil(kernel.step), own.cast());
                                     own.cast_const()
                                 }
-                                None => at,
+                                (None, Some(Source::Panel(split))) => {
+                                    split(at, k.min(len * rows.per_word), own.cast());
+                                    own.cast_const()
+                                }
+                                _ => at,
                             }
                         }
                         Weights::Plain(w, fill) if i % at_once == 0 => {
@@ -318,6 +364,10 @@ impl Item {
                             let k = (len * rows.per_word).min(k - k0);
                             let count = at_once.min(self.panels - i);
                             let n = n.min(count * columns);
+                            let fill = match terms.map(|t| t.source) {
+                                Some(Source::Fill(fill)) => fill,
+                                _ => fill,
+                            };
                             fill(w, n0, n, k0, k, own.cast(), columns, filled);
                             if let Some(add) = kernel.zeros {
                                 for j in 0..count {
@@ -356,10 +406,53 @@ impl Item {
                             },
                             zeros: zeros.add(i * columns),
                             plain,
+                            again: &again,
                         }),
                     });
+                    for m in again.take() {
+                        self.again(group, p, rows, i, m);
+                    }
                 }
             }
+        }
+    }
+
+    /// Row `m` by panel `i`, where sums are not finite, by the kernel that computes them as they
+    /// are.
+    ///
+    /// # Safety
+    /// As for [`run`].
+    #[cold]
+    unsafe fn again(&self, group: &Group, p: &Product<'_>, rows: &Rows<'_>, i: usize, m: usize) {
+        let Some(terms) = &p.kernel.terms else { return };
+        let group = Group {
+            start: group.start + m,
+            m: 1,
+            height: 1,
+            items: Vec::new(),
+            next: AtomicUsize::new(0),
+        };
+        let rows = Rows {
+            lines: terms.lines,
+            per_word: terms.exact.per_word,
+            terms: 1,
+            ..*rows
+        };
+        let p = Product {
+            kernel: terms.exact,
+            rows: p.rows.clone(),
+            ..*p
+        };
+        let item = Item {
+            product: self.product,
+            panel: self.panel + i,
+            panels: 1,
+        };
+        let (mut lines, mut scratch) = (Scratch::default(), Scratch::default());
+        // SAFETY: the caller's contract; the panel is one that `exact` reads.
+        unsafe {
+            let x = group.lines(&rows, lines.take(rows.row_words()));
+            item.run(&group, &p, &rows, x, rows.row_words(), &mut scratch);
         }
     }
 
@@ -375,7 +468,7 @@ impl Item {
         let kernel = p.kernel;
         let words = rows.k.div_ceil(rows.per_word);
         let tiles = group.m.div_ceil(group.height);
-        if let (Weights::Packed(w), 1) = (p.w, tiles) {
+        if let (Weights::Packed(w), 1, None) = (p.w, tiles, &kernel.terms) {
             // The panel streams by once.
             let at = w.wrapping_add((self.panel + i) * (kernel.panel_bytes)(rows.k));
             return Fetch {

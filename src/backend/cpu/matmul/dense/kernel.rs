@@ -10,6 +10,7 @@ use crate::backend::cpu::{
     matmul::simd::epilogue::Output,
     simd::{Fetch, Simd},
 };
+use std::cell::RefCell;
 
 pub(super) use super::arch::{Tier, fill, lines, select};
 
@@ -52,6 +53,9 @@ pub(super) struct Done<'a> {
     pub zeros: *const f32,
     /// y is the sums as they are, in four bytes each.
     pub plain: bool,
+    /// Rows of the block whose sums are not finite, which are still to be done.
+    #[cfg_attr(target_arch = "aarch64", allow(dead_code, reason = "AMX has terms"))]
+    pub again: &'a RefCell<Vec<usize>>,
 }
 
 pub(super) type Tiles = unsafe fn(Block<'_>);
@@ -121,6 +125,34 @@ pub(super) struct Kernel {
     pub zeros: Option<Zeros>,
     /// For many rows: a kernel of f32, and what makes panels of f32 for it.
     pub wide: Option<(&'static Kernel, Zeros)>,
+    /// Numbers are sums of terms.
+    pub terms: Option<Terms>,
+}
+
+/// Where the terms of weights come from.
+#[derive(Clone, Copy)]
+#[cfg_attr(target_arch = "aarch64", allow(dead_code, reason = "AMX has terms"))]
+pub(super) enum Source {
+    /// So many k of a panel are split.
+    ///
+    /// # Safety
+    /// The panel has them, and the memory room for a word of each term, column and two k, whole
+    /// lines; the CPU has the features.
+    Panel(unsafe fn(*const u8, usize, *mut u32)),
+    /// Panels are filled with them.
+    Fill(Fill),
+}
+
+/// How a kernel makes terms.
+#[derive(Clone, Copy)]
+pub(super) struct Terms {
+    /// Of a number of x, of one of weights.
+    pub x: usize,
+    pub w: usize,
+    pub source: Source,
+    /// Computes what is not finite from the same panels, and makes its lines.
+    pub exact: &'static Kernel,
+    pub lines: Lines,
 }
 
 /// Tiles over the rows of a block; the sums are finished after the last block.
@@ -214,6 +246,7 @@ pub(super) const fn kernel<U: Unit>(tiles: Tiles, zeros: Option<Zeros>) -> Kerne
         tiles,
         zeros,
         wide: None,
+        terms: None,
     }
 }
 

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::backend::cpu::{
     isa::Isa,
+    matmul::simd::MAX_M,
     simd::{
         Dots, Elem, Neon, Sdot, Simd, Widening,
         cells::{self, Cells},
@@ -149,9 +150,12 @@ pub(super) enum Tier {
 }
 
 impl Tier {
-    /// Are rows of x multiplied many at a time?
-    pub fn is_of_tiles(self) -> bool {
-        self == Tier::Mmla
+    /// Rows from which products of so many at a time are worth it.
+    pub fn least_rows(self, _: Math, _: Option<DType>) -> u64 {
+        match self {
+            Tier::Mmla => MAX_M as u64 + 1,
+            _ => 0,
+        }
     }
 }
 
@@ -172,7 +176,12 @@ static I8_SDOT: Kernel = kernel::<I8Dot<Sdot>>(tiles_dotprod::<I8Dot<Sdot>>, Non
 
 /// The kernel for weights of type `w`; floats of other types than f32 become f32 when a panel is
 /// filled, and in the tile when it was packed.
-pub(super) fn select(tier: Tier, math: Math, w: DType, packed: bool) -> Option<&'static Kernel> {
+pub(super) fn select(
+    tier: Tier,
+    math: Math,
+    (_, w): (DType, DType),
+    packed: bool,
+) -> Option<&'static Kernel> {
     Some(match (tier, math, w, packed) {
         (Tier::Neon, Math::F32, DType::F16, true) => &F16_NEON,
         (Tier::Neon, Math::F32, DType::BF16, true) => &BF16_NEON,

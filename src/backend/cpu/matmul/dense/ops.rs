@@ -60,12 +60,12 @@ struct Side {
 }
 
 impl Side {
-    fn of(w: &Weight<Tensor>, tier: Tier, math: Math) -> Result<Side> {
+    fn of(x: DType, w: &Weight<Tensor>, tier: Tier, math: Math) -> Result<Side> {
         let desc = w.try_map("w", &mut |_, t: &Tensor| Ok::<_, Error>(t.desc()))?;
         let dtype = plain(desc.logical())?;
         let packed = matches!(w, Weight::Packed { .. });
         Ok(Side {
-            kernel: kernel::select(tier, math, dtype, packed).ok_or_else(missing)?,
+            kernel: kernel::select(tier, math, (x, dtype), packed).ok_or_else(missing)?,
             start: Src::of(w.tensor())?.ptr(),
             plain: if packed {
                 None
@@ -209,11 +209,12 @@ pub(super) unsafe fn many(ctx: &Ctx, ops: &[MatMul<Tensor>], tier: Tier, math: M
     let mut starts = Vec::new();
     let mut known: FxHashMap<(&[u32], usize), usize> = FxHashMap::default();
     let mut products = Vec::new();
-    let mut per_word = 1;
+    let (mut per_word, mut terms) = (1, 1);
     for op in ops.iter().filter(|op| !op.y.desc().is_empty()) {
-        let side = Side::of(&op.w, tier, math)?;
+        let side = Side::of(plain(&op.x.desc())?, &op.w, tier, math)?;
         let ends = Ends::of(ctx, &op.y, &op.epilogue)?;
         per_word = side.kernel.per_word;
+        terms = side.kernel.terms.as_ref().map_or(1, |t| t.x);
         let y = op.y.shape();
         let (batch, m) = (&y[..y.len() - 2], y[y.len() - 2] as usize);
         let logical = *op
@@ -269,6 +270,7 @@ pub(super) unsafe fn many(ctx: &Ctx, ops: &[MatMul<Tensor>], tier: Tier, math: M
         k: x.dim_back(0) as usize,
         lines: kernel::lines(tier, math, plain(&x)?).ok_or_else(missing)?,
         per_word,
+        terms,
     };
     // SAFETY: the caller's contract.
     unsafe { gemm::run(&ctx.pool, &rows, &products) };
@@ -288,7 +290,7 @@ pub(super) unsafe fn grouped(
     if op.y.desc().is_empty() {
         return Ok(());
     }
-    let side = Side::of(&op.w, tier, math)?;
+    let side = Side::of(plain(&op.x.desc())?, &op.w, tier, math)?;
     let ends = Ends::of(ctx, &op.y, &op.epilogue)?;
     let logical = *op
         .w
@@ -343,6 +345,7 @@ pub(super) unsafe fn grouped(
         k: side.k,
         lines: kernel::lines(tier, math, plain(&x)?).ok_or_else(missing)?,
         per_word: side.kernel.per_word,
+        terms: side.kernel.terms.as_ref().map_or(1, |t| t.x),
     };
     // SAFETY: the caller's contract.
     unsafe {

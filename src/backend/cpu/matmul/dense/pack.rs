@@ -30,7 +30,8 @@ pub(super) fn reads(tier: Tier, tag: PackTag, logical: &TensorDesc, bytes: u64) 
 /// A kernel that reads the pack; others with the same layout differ in arithmetic only.
 pub(super) fn kernel_of(tier: Tier, w: DType) -> Option<&'static Kernel> {
     let math = if w == DType::I8 { Math::I8 } else { Math::F32 };
-    kernel::select(tier, math, w, true)
+    // x of whichever type.
+    kernel::select(tier, math, (w, w), true)
 }
 
 /// Bytes of a packed matrix.

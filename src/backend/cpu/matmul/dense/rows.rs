@@ -121,8 +121,9 @@ impl Question<'_> {
     }
 
     /// Few rows of floats by rows of weights are left to the kernels that stream them, few rows
-    /// of anything to dot products rather than tiles of AMX.
-    fn streams(&self, tier: Tier) -> bool {
+    /// of anything to dot products rather than tiles of AMX, or to f32 rather than what is split
+    /// into terms.
+    fn streams(&self, tier: Tier, math: Math) -> bool {
         let shared = self.w.batch().iter().all(|&d| d == 1);
         let rows = if shared {
             self.y.elements() / u64::from(self.w.n()).max(1)
@@ -131,7 +132,7 @@ impl Question<'_> {
         };
         let by_rows = matches!(self.w, Weight::Rows(w) if w.is_row_contiguous());
         let streams = by_rows && self.x.plain() != Some(DType::I8);
-        rows <= MAX_M as u64 && (streams || tier.is_of_tiles())
+        rows <= MAX_M as u64 && streams || rows < tier.least_rows(math, self.w.logical().plain())
     }
 }
 
@@ -168,7 +169,7 @@ fn fits(
                 precision: op.precision,
             };
             check(&q)?;
-            if q.streams(tier) {
+            if q.streams(tier, math) {
                 return Err(FEW);
             }
         }
@@ -183,7 +184,7 @@ fn fits(
                     precision: op.precision,
                 };
                 check(&q)?;
-                streams &= q.streams(tier);
+                streams &= q.streams(tier, math);
             }
             if streams {
                 return Err(FEW);
@@ -197,6 +198,12 @@ fn fits(
                 epilogue: &op.epilogue,
                 precision: op.precision,
             })?;
+            let w = op.w.logical();
+            let rows = op.y.elements() / u64::from(op.w.n() * w.dim(0)).max(1);
+            // Experts get as many on average.
+            if math == Math::F32 && rows < tier.least_rows(math, w.plain()) {
+                return Err(FEW);
+            }
             let flat = [
                 Some(&op.y),
                 op.epilogue.gate.as_ref(),
@@ -273,6 +280,9 @@ pub(crate) const ROWS: &[Row] = &[
     row!("cpu-matmul-panels-bf16-amx", MatMul, Amx, Bf16, &[DType::BF16]),
     row!("cpu-matmul-panels-i8-amx", MatMul, Amx, I8, &[DType::I8]),
     row!("cpu-matmul-panels-bf16-avx512bf16", MatMul, Avx512, Bf16, &[DType::BF16]),
+    row!("cpu-matmul-panels-f32-amx", MatMul, Amx, F32, &[DType::F32]),
+    row!("cpu-matmul-panels-f16-amx", MatMul, Amx, F32, &[DType::F16]),
+    row!("cpu-matmul-panels-bf16terms-amx", MatMul, Amx, F32, &[DType::BF16]),
     row!("cpu-matmul-panels-i8-avx512vnni", MatMul, Avx512, I8, &[DType::I8]),
     row!("cpu-matmul-panels-f32-avx512", MatMul, Avx512, F32, &[DType::F32]),
     row!("cpu-matmul-panels-f16-avx512", MatMul, Avx512, F32, &[DType::F16]),
@@ -284,6 +294,7 @@ pub(crate) const ROWS: &[Row] = &[
     row!("cpu-matmul-many-panels-bf16-amx", MatMulMany, Amx, Bf16, &[DType::BF16]),
     row!("cpu-matmul-many-panels-i8-amx", MatMulMany, Amx, I8, &[DType::I8]),
     row!("cpu-matmul-many-panels-bf16-avx512bf16", MatMulMany, Avx512, Bf16, &[DType::BF16]),
+    row!("cpu-matmul-many-panels-float-amx", MatMulMany, Amx, F32, FLOATS),
     row!("cpu-matmul-many-panels-i8-avx512vnni", MatMulMany, Avx512, I8, &[DType::I8]),
     row!("cpu-matmul-many-panels-float-avx512", MatMulMany, Avx512, F32, FLOATS),
     row!("cpu-matmul-many-panels-i8-avx2", MatMulMany, Avx2, I8, &[DType::I8]),
@@ -291,6 +302,7 @@ pub(crate) const ROWS: &[Row] = &[
     row!("cpu-grouped-matmul-panels-bf16-amx", GroupedMatMul, Amx, Bf16, &[DType::BF16]),
     row!("cpu-grouped-matmul-panels-i8-amx", GroupedMatMul, Amx, I8, &[DType::I8]),
     row!("cpu-grouped-matmul-panels-bf16-avx512bf16", GroupedMatMul, Avx512, Bf16, &[DType::BF16]),
+    row!("cpu-grouped-matmul-panels-float-amx", GroupedMatMul, Amx, F32, FLOATS),
     row!("cpu-grouped-matmul-panels-i8-avx512vnni", GroupedMatMul, Avx512, I8, &[DType::I8]),
     row!("cpu-grouped-matmul-panels-float-avx512", GroupedMatMul, Avx512, F32, FLOATS),
     row!("cpu-grouped-matmul-panels-i8-avx2", GroupedMatMul, Avx2, I8, &[DType::I8]),

@@ -47,7 +47,7 @@ fn cases() -> Vec<Case> {
         let mut add = |what: String, op: MatMul<Spec>| {
             list.push(Case::new(format!("{name}/{what}"), op.precision(precision)));
         };
-        for m in [1, 2, 5, 6, 7, 11, 12, 13, 25, 41] {
+        for m in [1, 2, 5, 6, 7, 11, 12, 13, 25, 41, 50, 78, 270] {
             let n = [33, 64, 70, 129][m as usize % 4];
             // Odd tails of words and lines, and more than one block of k.
             let k = [1, 37, 333, 1100][m as usize / 2 % 4] + m % 3;
@@ -57,6 +57,7 @@ fn cases() -> Vec<Case> {
             let columns = Weight::Transposed(spec(w, &[k, n]));
             add(format!("columns/m{m}"), MatMul::new(&xs, columns, &ys));
         }
+        wild(&mut add, (x, w, y));
         for m in [3, 9, 100] {
             let (n, k) = (45, 130);
             let (wide, far) = (i64::from(k) + 6, i64::from(n) + 3);
@@ -108,7 +109,7 @@ fn cases() -> Vec<Case> {
             }
         }
         experts(&mut list, &name, (x, w, y), precision);
-        for m in [2, 6, 30] {
+        for m in [2, 6, 30, 60] {
             let part = |n: u32| Part::new(Weight::Rows(spec(w, &[n, 96])), &spec(y, &[m, n]));
             let mut parts = vec![part(48), part(7)];
             parts.push(Part::new(
@@ -147,6 +148,35 @@ fn cases() -> Vec<Case> {
     list
 }
 
+/// Numbers that are not finite, and some whose sums are not, in a few rows or columns.
+fn wild(add: &mut impl FnMut(String, MatMul<Spec>), (x, w, y): (DType, DType, DType)) {
+    if w == DType::I8 {
+        return;
+    }
+    let (m, n, k) = (53, 40, 70);
+    // One odd number in several rows.
+    let odd = |v: f64| {
+        let mut list: Vec<f64> = (0..211).map(|i| f64::from(i % 13) - 6.0).collect();
+        list[97] = v;
+        Fill::Values(list)
+    };
+    for v in [f64::INFINITY, f64::NEG_INFINITY, f64::NAN] {
+        let (xs, ys) = (spec(x, &[m, k]), spec(y, &[m, n]));
+        let rows = Weight::Rows(spec(w, &[n, k]));
+        let op = MatMul::new(&xs.clone().fill(odd(v)), rows, &ys).accumulate();
+        add(format!("wild/x/{v}"), op);
+        let columns = Weight::Transposed(spec(w, &[k, n]).fill(odd(v)));
+        add(format!("wild/w/{v}"), MatMul::new(&xs, columns, &ys));
+    }
+    if (x, w) == (DType::F32, DType::F32) {
+        // The nearest bf16 is infinite.
+        let (xs, ys) = (spec(x, &[m, k]), spec(y, &[m, n]));
+        let small = Weight::Rows(spec(w, &[n, k]).fill(Fill::Uniform(-1e-6, 1e-6)));
+        let op = MatMul::new(&xs.fill(odd(f64::from(f32::MAX))), small, &ys);
+        add("wild/large".into(), op);
+    }
+}
+
 fn experts(list: &mut Vec<Case>, name: &str, (x, w, y): (DType, DType, DType), p: Precision) {
     let (experts, n, k, rows, top) = (5, 40, 70, 23, 2);
     let ids = Spec::new(
@@ -169,6 +199,16 @@ fn experts(list: &mut Vec<Case>, name: &str, (x, w, y): (DType, DType, DType), p
         }
         list.push(Case::new(format!("{name}/experts/{each}"), op.precision(p)));
     }
+    let rows = 160;
+    let ids = Spec::new(
+        TensorDesc::new(DType::I32, &[rows, top]).unwrap(),
+        Fill::Ints(-1, i64::from(experts) + 1),
+    );
+    let weights = Weight::Rows(spec(w, &[experts, n, k]));
+    let (xs, ys) = (spec(x, &[rows, k]), spec(y, &[rows, top, n]));
+    let op = GroupedMatMul::new(&xs, weights, Routing::Ids(ids), &ys);
+    list.push(Case::new(format!("{name}/experts/many"), op.precision(p)));
+    let rows = 23;
     let offsets = Spec::new(
         TensorDesc::new(DType::U32, &[experts + 1]).unwrap(),
         Fill::Values(vec![0.0, 3.0, 3.0, 17.0, 18.0, 21.0]),

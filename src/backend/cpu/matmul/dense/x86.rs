@@ -3,14 +3,16 @@
 use super::{
     acts::{self, Line, Pairs, Quads, Wide},
     amx,
-    kernel::{Block, Fill, Kernel, Lines, Math, block, kernel, tiles},
+    kernel::{Block, Fill, Kernel, Lines, Math, Source, block, kernel, tiles},
     panel::{self, Words},
+    terms,
     tile::LINE,
     unit::{self, Bf16, F16, F32, Unit, sums_of_f32, sums_of_i32, words_of_parts},
 };
 use crate::backend::cpu::{
     isa::Isa,
-    simd::{self, Avx2, Avx512, Elem, Simd},
+    matmul::simd::MAX_M,
+    simd::{self, Avx2, Avx512, Simd},
 };
 use crate::{DType, op::PackTag};
 use half::{bf16, f16};
@@ -90,22 +92,6 @@ impl Unit for I16Dot {
     }
 }
 
-/// `n` numbers as f32, of 16 at most, zeros beyond them.
-///
-/// # Safety
-/// They exist; the CPU has AVX-512.
-#[inline(always)]
-unsafe fn wide16<T: Elem>(p: *const T, n: usize) -> __m512 {
-    // SAFETY: the caller's contract.
-    unsafe {
-        match n {
-            0 => Avx512::zero(),
-            16 => T::load::<Avx512>(p),
-            _ => T::load_n::<Avx512>(p, n),
-        }
-    }
-}
-
 macro_rules! pairs {
     ($t:ty) => {
         impl Line for Pairs<$t> {
@@ -115,8 +101,8 @@ macro_rules! pairs {
             unsafe fn line(p: *const $t, n: usize, out: *mut u32) {
                 // SAFETY: n numbers, and a line; both types are 64 bytes of any content.
                 unsafe {
-                    let low = wide16(p, n.min(16));
-                    let high = wide16(p.wrapping_add(16), n.saturating_sub(16));
+                    let low = acts::wide16(p, n.min(16));
+                    let high = acts::wide16(p.wrapping_add(16), n.saturating_sub(16));
                     let v = _mm512_cvtne2ps_pbh(high, low);
                     let v = std::mem::transmute::<__m512bh, __m512i>(v);
                     _mm512_storeu_si512(out.cast(), v);
@@ -221,25 +207,19 @@ tiles!(tiles_avx2, widen_avx2, "avx2,fma,f16c");
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
 unsafe fn tiles_amx_bf16(b: Block<'_>) {
     // SAFETY: the caller's contract is the callee's.
-    unsafe { amx::block::<Bf16Dot, simd::amx::Bf16>(b) }
+    unsafe { amx::block::<Bf16Dot, simd::amx::Bf16, 1, 1, false>(b) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn tiles_amx_i8(b: Block<'_>) {
     // SAFETY: the caller's contract is the callee's.
-    unsafe { amx::block::<I8Dot, simd::amx::Bytes>(b) }
+    unsafe { amx::block::<I8Dot, simd::amx::Bytes, 1, 1, false>(b) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn zeros_vnni<U: Unit>(panel: *const u8, steps: usize, sums: *mut f32) {
     // SAFETY: the caller's contract is the callee's.
     unsafe { panel::add_zeros::<U>(panel, steps, sums) }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
-unsafe fn lines_bf16<L: Line>(x: *const u8, rows: &[usize], k: usize, out: *mut u32) {
-    // SAFETY: the caller's contract is the callee's.
-    unsafe { acts::fill::<L>(x, rows, k, out) }
 }
 
 /// Instruction sets of a kernel.
@@ -251,9 +231,15 @@ pub(super) enum Tier {
 }
 
 impl Tier {
-    /// Are rows of x multiplied many at a time?
-    pub fn is_of_tiles(self) -> bool {
-        self == Tier::Amx
+    /// Rows from which products of so many at a time are worth it, and where numbers are split,
+    /// the terms of weights of type `w`.
+    pub fn least_rows(self, math: Math, w: Option<DType>) -> u64 {
+        match (self, math) {
+            (Tier::Amx, Math::F32) if w == Some(DType::F32) => 48,
+            (Tier::Amx, Math::F32) => 24,
+            (Tier::Amx, _) => MAX_M as u64 + 1,
+            _ => 0,
+        }
     }
 }
 
@@ -281,15 +267,70 @@ static BF16_AVX2: Kernel = Kernel {
 };
 static I16_AVX2: Kernel = kernel::<I16Dot>(tiles_avx2::<I16Dot>, None);
 
-/// The kernel for weights of type `w`; floats of other types than f32 become f32 when a panel is
+/// Exact products of floats by AMX: the kernels of packed weights and of others.
+macro_rules! terms {
+    ($name:ident, $x:ty: $x_terms:literal, $w:ty: $w_terms:literal, $packed:ident, $split:expr) => {
+        static $name: [Kernel; 2] = [
+            terms::kernel(
+                &$packed,
+                acts::lines::<Wide<$x>>,
+                ($x_terms, $w_terms),
+                Source::Panel($split),
+                terms::tiles::<$x_terms, $w_terms>,
+            ),
+            terms::kernel(
+                &F32_AVX512,
+                acts::lines::<Wide<$x>>,
+                ($x_terms, $w_terms),
+                Source::Fill(terms::fill::<$w, $w_terms>),
+                terms::tiles::<$x_terms, $w_terms>,
+            ),
+        ];
+    };
+}
+terms!(F32_BY_F32, f32: 3, f32: 3, F32_AVX512, terms::split::<f32, 3>);
+terms!(F16_BY_F32, f16: 2, f32: 3, F32_AVX512, terms::split::<f32, 3>);
+terms!(BF16_BY_F32, bf16: 1, f32: 3, F32_AVX512, terms::split::<f32, 3>);
+terms!(F32_BY_F16, f32: 3, f16: 2, F16_AVX512, terms::split::<f16, 2>);
+terms!(F16_BY_F16, f16: 2, f16: 2, F16_AVX512, terms::split::<f16, 2>);
+terms!(BF16_BY_F16, bf16: 1, f16: 2, F16_AVX512, terms::split::<f16, 2>);
+terms!(F32_BY_BF16, f32: 3, bf16: 1, BF16_AVX512, terms::copy);
+terms!(F16_BY_BF16, f16: 2, bf16: 1, BF16_AVX512, terms::copy);
+terms!(BF16_BY_BF16, bf16: 1, bf16: 1, BF16_AVX512, terms::copy);
+
+/// The kernel for numbers of types `x` and `w`.
+fn terms(x: DType, w: DType, packed: bool) -> Option<&'static Kernel> {
+    use DType::{BF16, F16, F32};
+    let both = match (x, w) {
+        (F32, F32) => &F32_BY_F32,
+        (F16, F32) => &F16_BY_F32,
+        (BF16, F32) => &BF16_BY_F32,
+        (F32, F16) => &F32_BY_F16,
+        (F16, F16) => &F16_BY_F16,
+        (BF16, F16) => &BF16_BY_F16,
+        (F32, BF16) => &F32_BY_BF16,
+        (F16, BF16) => &F16_BY_BF16,
+        (BF16, BF16) => &BF16_BY_BF16,
+        _ => return None,
+    };
+    Some(&both[usize::from(!packed)])
+}
+
+/// The kernel for weights of type `w` and x of type `x`; floats of other types than f32 become f32 when a panel is
 /// filled, and in the tile when it was packed.
-pub(super) fn select(tier: Tier, math: Math, w: DType, packed: bool) -> Option<&'static Kernel> {
+pub(super) fn select(
+    tier: Tier,
+    math: Math,
+    (x, w): (DType, DType),
+    packed: bool,
+) -> Option<&'static Kernel> {
     use Tier::{Amx, Avx2, Avx512};
     Some(match (tier, math, w, packed) {
         (Amx, Math::Bf16, DType::BF16, _) => &BF16_AMX,
         (Amx, Math::I8, DType::I8, _) => &I8_AMX,
         (Avx512, Math::F32, DType::F16, true) => &F16_AVX512,
-        (Avx512 | Amx, Math::F32, DType::BF16, true) => &BF16_AVX512,
+        (Amx, Math::F32, w, _) => return terms(x, w, packed),
+        (Avx512, Math::F32, DType::BF16, true) => &BF16_AVX512,
         (Avx512, Math::F32, DType::F32 | DType::F16 | DType::BF16, _) => &F32_AVX512,
         (Avx512, Math::Bf16, DType::BF16, _) => &BF16_DOT,
         (Avx512, Math::I8, DType::I8, _) => &I8_DOT,
@@ -317,12 +358,15 @@ pub(super) fn fill(tier: Tier, math: Math, w: DType) -> Option<Fill> {
 /// Makes lines of x.
 pub(super) fn lines(tier: Tier, math: Math, x: DType) -> Option<Lines> {
     Some(match (math, x) {
+        (Math::F32, DType::F32) if tier == Tier::Amx => terms::lines::<f32, 3>,
+        (Math::F32, DType::F16) if tier == Tier::Amx => terms::lines::<f16, 2>,
+        (Math::F32, DType::BF16) if tier == Tier::Amx => terms::lines::<bf16, 1>,
         (Math::F32, DType::F32) => acts::lines::<Wide<f32>>,
         (Math::F32, DType::F16) => acts::lines::<Wide<f16>>,
         (Math::F32, DType::BF16) => acts::lines::<Wide<bf16>>,
-        (Math::Bf16, DType::F32) => lines_bf16::<Pairs<f32>>,
-        (Math::Bf16, DType::F16) => lines_bf16::<Pairs<f16>>,
-        (Math::Bf16, DType::BF16) => lines_bf16::<Pairs<bf16>>,
+        (Math::Bf16, DType::F32) => terms::lines_of_pairs::<Pairs<f32>>,
+        (Math::Bf16, DType::F16) => terms::lines_of_pairs::<Pairs<f16>>,
+        (Math::Bf16, DType::BF16) => terms::lines_of_pairs::<Pairs<bf16>>,
         (Math::I8, DType::I8) if tier == Tier::Avx2 => acts::lines::<Shorts>,
         (Math::I8, DType::I8) => acts::lines::<Quads<0x80>>,
         _ => return None,
@@ -336,7 +380,7 @@ pub(in crate::backend::cpu::matmul) fn lines_of_bf16(x: DType) -> Option<Lines> 
 
 /// The layouts: `[panels][steps][columns]`, i8 of AVX-512 with 128 times the sums of the columns
 /// after each panel.
-pub(super) const TAGS: [(Tier, DType, PackTag); 10] = [
+pub(super) const TAGS: [(Tier, DType, PackTag); 12] = [
     (
         Tier::Avx512,
         DType::F32,
@@ -356,6 +400,16 @@ pub(super) const TAGS: [(Tier, DType, PackTag); 10] = [
         Tier::Avx512,
         DType::I8,
         PackTag::new("cpu", "dense i8 quads x 32", 1),
+    ),
+    (
+        Tier::Amx,
+        DType::F32,
+        PackTag::new("cpu", "dense f32 x 32", 1),
+    ),
+    (
+        Tier::Amx,
+        DType::F16,
+        PackTag::new("cpu", "dense f16 x 32", 1),
     ),
     (
         Tier::Amx,

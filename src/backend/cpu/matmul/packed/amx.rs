@@ -14,7 +14,7 @@ use crate::backend::cpu::{
     pool::Pool,
     simd::{
         self, Fetch, Scratch, Shared,
-        amx::{self, Bf16},
+        amx::{self, Bf16, Leave},
     },
 };
 use std::{arch::x86_64::*, ops::Range};
@@ -29,7 +29,7 @@ const KC: usize = 512;
 const KC_OF_MANY: usize = 256;
 const MANY: usize = 128;
 /// Bytes of a panel of two tiles of weights.
-const PANEL: usize = KC / BLOCK * amx::Rows::STEP;
+const PANEL: usize = KC / BLOCK * amx::STEP;
 /// Most tiles of a task, and most strips: x of a panel's k and the sums stay in the second level
 /// of cache.
 const TILES: usize = 32;
@@ -162,6 +162,9 @@ impl Work<'_> {
         unsafe {
             let c = scratch.take(rows * step + PANEL / 4);
             let panel = c.add(rows * step).cast::<u8>();
+            let mut rooms = [amx::Room::new(), amx::Room::new()];
+            let deep = kc / BLOCK >= amx::DEEP;
+            let (mut room, mut sums) = (0, amx::Sums::<Bf16>::NONE);
             for u in (0..units).step_by(chunk) {
                 let some = chunk.min(units - u);
                 let (k0, steps) = (u * K::Scales::UNIT, some * K::Scales::UNIT / BLOCK);
@@ -184,19 +187,27 @@ impl Work<'_> {
                             amx::configure_rows(rows);
                             configured = rows;
                         }
-                        let tile = amx::Rows {
+                        let own = c.add((strip.slot - base) * step + 2 * pair * TILE);
+                        let own = (own.cast(), step * 4);
+                        room ^= 1;
+                        let (to, step) = if deep { rooms[room].place() } else { own };
+                        let tile = amx::Rows::<1, 1> {
                             x: x.add((strip.slot * k + k0 * rows) / 2).cast(),
                             rows,
                             w: panel,
-                            c: c.add((strip.slot - base) * step + 2 * pair * TILE).cast(),
-                            c_step: step * 4,
-                            first: u == 0,
+                            c: to,
+                            step,
+                            fresh: deep || u == 0,
                         };
-                        tile.run::<Bf16>(steps, &mut fetch);
+                        tile.run::<Bf16>(steps, &mut sums, &mut fetch);
+                        if deep {
+                            sums = amx::Sums::new(&mut rooms[room], rows, own, u == 0);
+                        }
                     }
                     amx::release();
                 }
             }
+            sums.some(ROWS);
             Sums { c, step }
         }
     }
@@ -285,7 +296,7 @@ unsafe fn unpack<K: Layout>(
                     part::<K, 0, 4>(w, unit, block, 0, table, p.zero, out);
                     part::<K, 4, 8>(w, unit, block, 1, table, p.zero, out);
                 }
-                out = out.add(amx::Rows::STEP);
+                out = out.add(amx::STEP);
             }
             w = w.add(K::BYTES);
         }
