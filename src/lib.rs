@@ -40,3 +40,16 @@ pub use queue::Queue;
 pub use registry::{Registry, Select};
 pub use route::{Fallback, Route, RouteLog};
 pub use tensor::{Buffer, HostElement, Tensor};
+
+// `.ci/asan` runs these in the binary of the unit tests: the library is built once there.
+#[cfg(all(test, gristmill_asan))]
+extern crate self as gristmill;
+#[cfg(all(test, gristmill_asan))]
+#[path = "../tests/bad_input.rs"]
+mod bad_input;
+#[cfg(all(test, gristmill_asan))]
+#[path = "../tests/conformance_cpu.rs"]
+mod conformance_cpu;
+#[cfg(all(test, gristmill_asan))]
+#[path = "../tests/port_template.rs"]
+mod port_template;
