@@ -265,16 +265,18 @@ impl<const X: usize, const W: usize> Rows<X, W> {
     pub unsafe fn run<P: Product>(self, steps: usize, before: &mut impl Leave, fetch: &mut Fetch) {
         // SAFETY: the caller's contract.
         unsafe {
-            if self.rows > 16 {
-                self.strips::<P, true>(steps, before, fetch);
-            } else {
-                self.strips::<P, false>(steps, before, fetch);
+            match (self.rows > 16, before.rows() > 0) {
+                (true, true) => self.strips::<P, true, true>(steps, before, fetch),
+                (true, false) => self.strips::<P, true, false>(steps, before, fetch),
+                (false, true) => self.strips::<P, false, true>(steps, before, fetch),
+                (false, false) => self.strips::<P, false, false>(steps, before, fetch),
             }
         }
     }
 
+    /// The loop is another one where nothing is `before`.
     #[inline(always)]
-    unsafe fn strips<P: Product, const TWO: bool>(
+    unsafe fn strips<P: Product, const TWO: bool, const MOVES: bool>(
         self,
         steps: usize,
         before: &mut impl Leave,
@@ -325,14 +327,18 @@ impl<const X: usize, const W: usize> Rows<X, W> {
                     }
                     held = (i, j);
                 }
-                before.some(pace);
+                if MOVES {
+                    before.some(pace);
+                }
                 for _ in 0..4 {
                     fetch.some();
                 }
                 x = x.add(X * self.rows * 64);
                 w = w.add(W * STEP);
             }
-            before.some(before.rows());
+            if MOVES {
+                before.some(before.rows());
+            }
             store::<0>(c, step);
             store::<1>(c.add(64), step);
             if TWO {
