@@ -213,8 +213,9 @@ impl Product for Bytes {
     }
 }
 
-/// Which terms of x and of weights are multiplied, small products first; those below 2^-24 of the
-/// largest are left out (with terms rounded to nearest, the i-th is below 2^-9i of the number).
+/// Which terms of x and of weights are multiplied, small products first; those of at most 2^-24 of
+/// the numbers' product are left out (with terms rounded to nearest, what follows the i-th is at
+/// most 2^-8i of the number).
 const fn order(x: usize, w: usize) -> &'static [(usize, usize)] {
     match (x, w) {
         (1, 1) => &[(0, 0)],

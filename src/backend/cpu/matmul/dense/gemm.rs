@@ -30,8 +30,8 @@ const LEAST: usize = 48;
 const MOST_FILLED: usize = 384;
 /// Words of x that a thread holds as lines.
 const LINES: usize = 2 << 20;
-/// The same of lines of terms, which are more, for panels that cost more to make.
-const LINES_OF_TERMS: usize = 8 << 20;
+/// The same of lines of terms, which are more, for panels that cost more to make; of all threads.
+const LINES_OF_TERMS: usize = 16 << 20;
 /// Bytes that panels are fetched ahead of their use where they stream by.
 const AHEAD: usize = 3072;
 /// Panels of an item where the lines of a group are more than the second level of cache holds.
@@ -146,7 +146,11 @@ fn group_rows(
     } else {
         MOST_FILLED
     };
-    let lines = if is_split { LINES_OF_TERMS } else { LINES };
+    let lines = if is_split {
+        LINES.max(LINES_OF_TERMS / threads)
+    } else {
+        LINES
+    };
     let most = most.min((lines / row_words).max(1));
     m.div_ceil(groups).clamp(LEAST.min(most), most)
 }

@@ -1,9 +1,11 @@
 //! Exact products of floats by tiles of bf16: each number is a sum of bf16 terms, and the terms
 //! are multiplied each with each, sums in f32.
 //!
-//! Three terms, each the rest rounded to a nearest bf16, hold every f32, two every f16. Products
-//! of terms that are below 2^-24 of the number's are left out, so an f32 product is off by less
-//! than a rounded multiplication. (The method is that of "BF16x9", Henry, Tang and Heinecke, 2019.)
+//! Three terms, each the rest rounded to a nearest bf16, hold every f32, two every f16. The first
+//! that is left out of a product of two numbers is at most 2^-24 of it, so that with the other of
+//! its size an f32 product is off by 2^-23 at most, and seldom by as much as one that is rounded.
+//! (Henry, Tang and Heinecke, "Leveraging the bfloat16 artificial intelligence datatype for
+//! higher-precision computations", 2019.)
 //! Terms below 2^-126 count as zero. Where a sum is not finite, another kernel takes over: an
 //! infinity has no terms.
 
