@@ -199,7 +199,8 @@ fn fits(
                 precision: op.precision,
             })?;
             let w = op.w.logical();
-            let rows = op.y.elements() / u64::from(op.w.n() * w.dim(0)).max(1);
+            let columns = u64::from(op.w.n()) * u64::from(w.dim(0));
+            let rows = op.y.elements() / columns.max(1);
             // Experts get as many on average.
             if math == Math::F32 && rows < tier.least_rows(math, w.plain()) {
                 return Err(FEW);
