@@ -30,7 +30,8 @@ const LEAST: usize = 48;
 const MOST_FILLED: usize = 384;
 /// Words of x that a thread holds as lines.
 const LINES: usize = 2 << 20;
-/// The same of lines of terms, which are more, for panels that cost more to make; of all threads.
+/// Words of lines of terms that all threads hold, where that is more: panels of terms cost more to
+/// make, and lines of them are longer.
 const LINES_OF_TERMS: usize = 16 << 20;
 /// Bytes that panels are fetched ahead of their use where they stream by.
 const AHEAD: usize = 3072;
