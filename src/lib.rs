@@ -53,3 +53,6 @@ mod conformance_cpu;
 #[cfg(all(test, gristmill_asan))]
 #[path = "../tests/port_template.rs"]
 mod port_template;
+#[cfg(all(test, gristmill_asan))]
+#[path = "../tests/properties.rs"]
+mod properties;
