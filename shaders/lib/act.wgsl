@@ -1,4 +1,7 @@
 // fn act(x: f32) -> f32: the activation whose place in `Act` is the definition ACT.
+#if ACT >= 18
+#include "lib/trig.wgsl"
+#endif
 
 // Complementary error function with a relative error below 1.2e-7 everywhere (Press et al.,
 // Numerical Recipes, section 6.2).
@@ -39,6 +42,11 @@ fn swish(x: f32, k: f32) -> f32 {
     return select(x / (1.0 + e), select(x * e, 0.0, e == 0.0) / (1.0 + e), x < 0.0);
 }
 
+// Drivers turn a comparison with 0 and a choice into max, which forgets NaN.
+fn relu(x: f32) -> f32 {
+    return select(select(x, 0.0, x < 0.0), x, is_nan(x));
+}
+
 fn act(x: f32) -> f32 {
 #if ACT == 0
     return x;
@@ -53,9 +61,9 @@ fn act(x: f32) -> f32 {
 #elif ACT == 4
     return swish(x, 1.702);
 #elif ACT == 5
-    return select(x, 0.0, x < 0.0);
+    return relu(x);
 #elif ACT == 6
-    let r = select(x, 0.0, x < 0.0);
+    let r = relu(x);
     return r * r;
 #elif ACT == 7
     let e = exp(-abs(x));
@@ -65,7 +73,7 @@ fn act(x: f32) -> f32 {
 #elif ACT == 9
     // log(1 + e) loses small e.
     let e = exp(-abs(x));
-    return select(x, 0.0, x < 0.0) + select(log(1.0 + e), e * (1.0 - 0.5 * e), e < 1e-3);
+    return relu(x) + select(log(1.0 + e), e * (1.0 - 0.5 * e), e < 1e-3);
 #elif ACT == 10
     return exp(x);
 #elif ACT == 11
@@ -83,8 +91,8 @@ fn act(x: f32) -> f32 {
 #elif ACT == 17
     return 1.0 / x;
 #elif ACT == 18
-    return sin(x);
+    return cos_sin(x).y;
 #elif ACT == 19
-    return cos(x);
+    return cos_sin(x).x;
 #endif
 }

@@ -76,6 +76,7 @@ driver_api! {
     cuModuleLoadDataEx(*mut CUmodule, *const c_void, c_uint, *mut sys::CUjit_option, *mut *mut c_void);
     cuModuleUnload(CUmodule);
     cuModuleGetFunction(*mut CUfunction, CUmodule, *const c_char);
+    cuFuncGetAttribute(*mut c_int, sys::CUfunction_attribute, CUfunction);
     cuFuncSetAttribute(CUfunction, sys::CUfunction_attribute, c_int);
     cuLaunchKernel(CUfunction, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, CUstream, *mut *mut c_void, *mut *mut c_void);
 }
@@ -346,7 +347,7 @@ impl Module {
         }
         Ok(Function {
             raw,
-            _module: self.clone(),
+            module: self.clone(),
         })
     }
 }
@@ -363,13 +364,30 @@ impl Drop for Module {
 #[derive(Clone, Debug)]
 pub(crate) struct Function {
     raw: CUfunction,
-    _module: Arc<Module>,
+    module: Arc<Module>,
 }
 
 // SAFETY: a function handle is an opaque token of its module.
 unsafe impl Send for Function {}
 // SAFETY: as above.
 unsafe impl Sync for Function {}
+
+impl Function {
+    /// Registers of a thread, and the bytes of local memory that it spills to.
+    pub(crate) fn footprint(&self) -> Result<(u32, u32), CudaError> {
+        let api = self.module.context.bind()?;
+        let ask = |attribute| {
+            let mut value = 0;
+            call!(api, cuFuncGetAttribute(&mut value, attribute, self.raw))?;
+            // Neither is ever negative.
+            Ok::<u32, CudaError>(value.max(0) as u32)
+        };
+        Ok((
+            ask(sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_NUM_REGS)?,
+            ask(sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES)?,
+        ))
+    }
+}
 
 /// An in-order queue of work on a device.
 #[derive(Debug)]

@@ -121,6 +121,9 @@ impl Modules {
             }
         };
         let function = module.function(name, shared)?;
+        if let Ok((registers, local)) = function.footprint() {
+            log::debug!("{name}: {registers} registers, {local} bytes of local memory");
+        }
         loaded.functions.insert(name, function.clone());
         Ok(function)
     }
@@ -152,6 +155,49 @@ mod tests {
             .map(|s| s.text.matches(".visible .entry ").count())
             .sum();
         assert_eq!(entries, index().len(), "a kernel name occurs twice");
+    }
+
+    /// Needs a GPU; `GRISTMILL_REQUIRE_CUDA` makes its absence a failure.
+    #[test]
+    fn the_driver_compiles_every_module_and_no_kernel_spills() {
+        use crate::backend::cuda::{driver::Attribute, preflight::driver};
+        let driver = match driver() {
+            Ok(driver) => driver,
+            Err(why) => {
+                assert!(
+                    std::env::var_os("GRISTMILL_REQUIRE_CUDA").is_none(),
+                    "{why}"
+                );
+                eprintln!("nothing was compiled: {why}");
+                return;
+            }
+        };
+        let device = driver.api.device(0).unwrap();
+        let context = Context::new(&driver.api, device).unwrap();
+        let modules = Modules::new(&context);
+        let mut names: Vec<_> = index().iter().collect();
+        names.sort_by_key(|(name, at)| (**at, **name));
+        let capability = |kind| driver.api.attribute(device, kind).unwrap();
+        let cc = 10 * capability(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)
+            + capability(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
+        // The name ends in the lowest capability that compiles the module.
+        names.retain(|(_, at)| {
+            let (_, target) = SOURCES[**at].name.rsplit_once('.').unwrap();
+            target.parse::<i32>().unwrap() <= cc
+        });
+        let mut spilled = Vec::new();
+        for (name, at) in names {
+            let function = modules.function(name, 0).unwrap();
+            let (registers, local) = function.footprint().unwrap();
+            println!(
+                "{:<16} {name:<44} {registers:>4} {local:>5}",
+                SOURCES[*at].name
+            );
+            if local > 0 {
+                spilled.push(name);
+            }
+        }
+        assert!(spilled.is_empty(), "{spilled:?} use local memory");
     }
 
     #[test]

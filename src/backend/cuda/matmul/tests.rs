@@ -363,6 +363,20 @@ fn several_products_of_one_x_run_as_one_op() {
     assert_eq!(names(&sink), ["gm_gemv_q4_k_f32_m1", "gm_gemv_q6_k_f32_m1"]);
 }
 
+#[test]
+fn a_part_without_columns_launches_nothing() {
+    let parts = [0, 16].map(|n| {
+        crate::op::Part::new(
+            Weight::Rows(view(DType::F32, &[n, 64], WA)),
+            &view(DType::F32, &[1, n], YA),
+        )
+    });
+    let op = MatMulMany::new(&view(DType::F32, &[1, 64], XA), parts);
+    let mut sink = recorder(75);
+    run_many(&mut sink, &op.into()).unwrap();
+    assert_eq!(names(&sink), ["gm_gemv_f32_f32_m1"]);
+}
+
 /// What is offered must not depend on anything but the environment and the question.
 #[test]
 fn the_choice_is_a_pure_function_of_device_and_op() {
