@@ -71,3 +71,21 @@ fn every_adapter_masked() {
         check(&device);
     }
 }
+
+/// A thread that used a device ends after the device is gone: what drivers leave to be done at the
+/// end of a thread must still be loaded then.
+#[test]
+fn threads_end_after_their_device() {
+    for _ in 0..3 {
+        let thread = std::thread::spawn(|| {
+            for info in adapters() {
+                let device =
+                    pollster::block_on(open_masked(info.id.index, Mask::default())).unwrap();
+                let mut queue = gristmill::Queue::new(&device).unwrap();
+                let x = queue.upload(&[1.0f32; 8], &[8]).unwrap();
+                assert_eq!(queue.download::<f32>(&x).unwrap(), [1.0; 8]);
+            }
+        });
+        thread.join().unwrap();
+    }
+}

@@ -23,7 +23,8 @@ use caps::Caps;
 use device::{BACKEND, WgpuDevice};
 use std::sync::Arc;
 
-/// The wgpu backend. `WGPU_BACKEND=vulkan|metal|dx12` restricts which drivers are asked.
+/// The wgpu backend. `WGPU_BACKEND=vulkan|metal|dx12` restricts which drivers are asked; it is read
+/// until adapters are found.
 #[derive(Debug)]
 pub struct Wgpu;
 
@@ -32,14 +33,32 @@ const NO_ADAPTER: &str = "no adapter found: install a Vulkan driver and its load
     `libvulkan1` with the vendor's driver, or `mesa-vulkan-drivers` for a software one), or on the \
     web use a browser with WebGPU";
 
-async fn adapters() -> Vec<wgpu::Adapter> {
-    let backends = wgpu::Backends::from_env().unwrap_or(wgpu::Backends::all());
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
-        backends,
+/// The instance that found adapters, kept for the life of the process: with the last instance the
+/// loader unloads the drivers, and NVIDIA's leaves destructors behind that a thread which used it
+/// calls as it ends.
+#[cfg(not(target_arch = "wasm32"))]
+static KEPT: std::sync::OnceLock<wgpu::Instance> = std::sync::OnceLock::new();
+
+fn instance() -> wgpu::Instance {
+    #[cfg(not(target_arch = "wasm32"))]
+    if let Some(kept) = KEPT.get() {
+        return kept.clone();
+    }
+    wgpu::Instance::new(wgpu::InstanceDescriptor {
+        backends: wgpu::Backends::from_env().unwrap_or(wgpu::Backends::all()),
         flags: wgpu::InstanceFlags::empty().with_env(),
         ..wgpu::InstanceDescriptor::new_without_display_handle()
-    });
-    instance.enumerate_adapters(backends).await
+    })
+}
+
+async fn adapters() -> Vec<wgpu::Adapter> {
+    let instance = instance();
+    let found = instance.enumerate_adapters(wgpu::Backends::all()).await;
+    #[cfg(not(target_arch = "wasm32"))]
+    if !found.is_empty() {
+        let _ = KEPT.set(instance);
+    }
+    found
 }
 
 /// Can the kernels run on this adapter?
