@@ -213,6 +213,27 @@ impl Product for Bytes {
     }
 }
 
+/// Signed bytes of both, sums in i32.
+#[derive(Clone, Copy)]
+pub(crate) struct SignedBytes;
+
+impl Product for SignedBytes {
+    #[inline(always)]
+    unsafe fn add<const C: u8, const X: u8, const W: u8>() {
+        // SAFETY: the caller's contract.
+        unsafe {
+            asm!("tdpbssd tmm{c}, tmm{x}, tmm{w}", c = const C, x = const X, w = const W,
+                options(nostack, nomem));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn sum(a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: the caller's contract.
+        unsafe { _mm512_add_epi32(a, b) }
+    }
+}
+
 /// Which terms of x and of weights are multiplied, small products first; those of at most 2^-24 of
 /// the numbers' product are left out (with terms rounded to nearest, what follows the i-th is at
 /// most 2^-8i of the number).

@@ -1,159 +1,124 @@
-//! Attention of few rows: keys and values stream by once for all heads that share them, and are
-//! converted in registers.
+//! Attention of few rows: keys and values stream by once for all heads that share them.
 
 use super::{
     flash::{SLACK, relative_to},
     lanes::Lanes,
     numbers::{Numbers, locate},
     problem::{Partials, Problem, Task},
-    products::{KEYS, Products, fetch},
 };
-use crate::backend::cpu::simd::math;
-
-/// Rows that share a pass over keys or values.
-const SIDE: usize = 4;
+use crate::backend::cpu::simd::{Scratch, math};
 
 /// Most rows of a task that [`task`] is better at.
 pub(super) const fn most_rows(lanes: usize) -> usize {
     lanes / 2
 }
 
-/// Floats of scratch that [`task`] needs.
-pub(super) fn scratch<S: Lanes>(p: &Problem<'_>, rows: usize) -> usize {
+/// Floats of scratch that [`task`] needs, [`Few::scratch`] aside: whole cache lines.
+fn scratch<S: Lanes, const K: usize>(p: &Problem<'_>, rows: usize) -> usize {
     let (dk, dv) = (
         p.dk.next_multiple_of(2 * S::LANES),
         p.dv.next_multiple_of(S::LANES),
     );
-    rows * (dk + dv + KEYS + S::LANES + 1)
+    (rows * (dk + dv + K + S::LANES + 1)).next_multiple_of(16)
 }
 
-/// Rows of a step.
-struct Step {
-    first: usize,
-    n: usize,
-    k: [*const u8; KEYS],
-    v: [*const u8; KEYS],
+/// Rows of a step of at most `K` keys; the last of them stand behind the others, too.
+#[derive(Clone, Copy)]
+pub(super) struct Step<const K: usize> {
+    pub first: usize,
+    pub n: usize,
+    pub k: [*const u8; K],
+    pub v: [*const u8; K],
     /// Some key is on no page.
-    lost: bool,
+    pub lost: bool,
 }
 
-impl Step {
+impl<const K: usize> Step<K> {
+    const NONE: Step<K> = Step {
+        first: 0,
+        n: 0,
+        k: [std::ptr::null(); K],
+        v: [std::ptr::null(); K],
+        lost: false,
+    };
+
+    /// Keys of the task from `first` on.
     #[inline(always)]
-    unsafe fn new(p: &Problem<'_>, task: &Task, first: usize) -> Step {
-        let n = KEYS.min(task.keys.1.saturating_sub(first));
-        let mut step = Step {
-            first,
-            n,
-            k: [std::ptr::null(); KEYS],
-            v: [std::ptr::null(); KEYS],
-            lost: false,
-        };
+    unsafe fn fill(&mut self, p: &Problem<'_>, task: &Task, first: usize) {
+        let n = K.min(task.keys.1.saturating_sub(first));
+        (self.first, self.n, self.lost) = (first, n, false);
+        if n == 0 {
+            return;
+        }
         let sequence = task.queries.sequence;
         // SAFETY: keys of the task.
         unsafe {
-            let k = locate(&p.k, sequence, task.head, first, &mut step.k[..n]);
-            let v = locate(&p.v, sequence, task.head, first, &mut step.v[..n]);
-            step.lost = !(k && v);
+            let k = locate(&p.k, sequence, task.head, first, &mut self.k[..n]);
+            let v = locate(&p.v, sequence, task.head, first, &mut self.v[..n]);
+            self.lost = !(k && v);
         }
-        step
+        for i in n..K {
+            (self.k[i], self.v[i]) = (self.k[n - 1], self.v[n - 1]);
+        }
     }
 }
 
 /// Rows of one task, in scratch memory.
 #[derive(Clone, Copy)]
-struct Lines {
-    q: *mut f32,
-    /// Floats between rows of q, of sums.
-    dk: usize,
-    dv: usize,
-    sums: *mut f32,
-    scores: *mut f32,
-    top: *mut f32,
-    /// One vector per row.
-    total: *mut f32,
+pub(super) struct Lines {
+    pub rows: usize,
+    /// Queries, `dk` floats each, zeros behind those of the head.
+    pub q: *mut f32,
+    pub dk: usize,
+    /// Sums of weights by values, `dv` floats each.
+    pub sums: *mut f32,
+    pub dv: usize,
+    /// Scores, then weights, `keys` floats each.
+    pub scores: *mut f32,
+    pub keys: usize,
+    /// The largest score of each row, in powers of two.
+    pub top: *mut f32,
+    /// The denominator of each row, one vector.
+    pub total: *mut f32,
 }
 
-/// Scores of all rows against the keys of a step. Asks for the `bytes` of each of the rows `next`
-/// meanwhile.
-#[inline(always)]
-unsafe fn all_scores<S: Lanes, A: Products<S>, N: Numbers, const R: usize, const G: usize>(
-    p: &Problem<'_>,
-    l: Lines,
-    r0: usize,
-    rows: usize,
-    step: &Step,
-    next: &[*const u8],
-    bytes: usize,
-) {
-    // SAFETY: rows beyond the last repeat it, and so do keys; see `scores`.
-    unsafe {
-        let (mut q, mut s) = ([l.q.cast_const(); R], [l.scores; R]);
-        for r in 0..R {
-            let row = (r0 + r).min(rows - 1);
-            q[r] = l.q.add(row * l.dk).cast_const();
-            s[r] = l.scores.add(row * KEYS);
-        }
-        let mut j = 0;
-        while j < step.n {
-            let mut k = [std::ptr::null(); G];
-            let mut to = s;
-            for g in 0..G {
-                k[g] = step.k[(j + g).min(step.n - 1)];
-                if let Some(&row) = next.get(j + g) {
-                    fetch(row, bytes);
-                }
-            }
-            for to in &mut to {
-                *to = to.add(j);
-            }
-            A::scores::<N, R, G>(q, k, p.dk, to);
-            j += G;
-        }
-    }
-}
-
-/// Adds the values of a step to the sums of all rows. Asks for the `bytes` of each of the rows
-/// `next` meanwhile.
-#[inline(always)]
-unsafe fn all_values<S: Lanes, A: Products<S>, N: Numbers, const R: usize, const C: usize>(
-    p: &Problem<'_>,
-    l: Lines,
-    r0: usize,
-    rows: usize,
-    step: &Step,
-    next: &[*const u8],
-    bytes: usize,
-) {
-    // SAFETY: rows beyond the last repeat it: their sums are computed alike.
-    unsafe {
-        let (mut w, mut sums) = ([l.scores.cast_const(); R], [l.sums; R]);
-        for r in 0..R {
-            let row = (r0 + r).min(rows - 1);
-            w[r] = l.scores.add(row * KEYS).cast_const();
-            sums[r] = l.sums.add(row * l.dv);
-        }
-        let v = &step.v[..step.n];
-        let (mut i, mut next) = (0, next);
-        while i + C * S::LANES <= p.dv {
-            A::weigh::<N, R, C>(w, v, i, S::LANES, sums, next, bytes);
-            next = &[];
-            i += C * S::LANES;
-        }
-        while i < p.dv {
-            let n = (p.dv - i).min(S::LANES);
-            A::weigh::<N, R, 1>(w, v, i, n, sums, next, bytes);
-            next = &[];
-            i += S::LANES;
-        }
-    }
+/// A way to compute attention of few rows, `K` keys at a time.
+///
+/// # Safety
+/// The task's operands are alive, the lines are its own, the CPU has the features of `S` and of
+/// the implementing type, AVX2, FMA and F16C.
+pub(super) trait Few<S: Lanes, const K: usize>: Sized {
+    /// Floats of scratch.
+    fn scratch(p: &Problem<'_>, rows: usize) -> usize;
+    /// Takes the queries of `l`, which may be overwritten. `None` where they are not for it.
+    unsafe fn begin(p: &Problem<'_>, l: Lines, memory: *mut f32) -> Option<Self>;
+    /// Scores, weights and sums of a step. `hidden` tells which keys are on no page, `step` has
+    /// rows for all. Asks for rows of the steps `ahead` meanwhile.
+    unsafe fn step(
+        &mut self,
+        p: &Problem<'_>,
+        task: &Task,
+        l: Lines,
+        step: &Step<K>,
+        hidden: &Step<K>,
+        ahead: [&Step<K>; 2],
+    );
+    /// Leaves the sums of `l` in the order of the values.
+    unsafe fn end(self, p: &Problem<'_>, l: Lines);
 }
 
 /// From products to scores in powers of two of row `r`: softcap, position bias, mask, range.
 #[inline(always)]
-unsafe fn finish<S: Lanes>(p: &Problem<'_>, task: &Task, r: usize, step: &Step, line: *mut f32) {
+pub(super) unsafe fn finish<S: Lanes, const K: usize>(
+    p: &Problem<'_>,
+    task: &Task,
+    r: usize,
+    step: &Step<K>,
+    line: *mut f32,
+) {
     let position = task.queries.position + (r / p.group) as i64;
     let (key, n) = (step.first, step.n);
-    // SAFETY: a line has KEYS scores; masks and slopes have an element for each.
+    // SAFETY: a line has K scores; masks and slopes have an element for each.
     unsafe {
         let low = S::splat(f32::NEG_INFINITY);
         if p.has_terms() {
@@ -218,10 +183,10 @@ unsafe fn finish<S: Lanes>(p: &Problem<'_>, task: &Task, r: usize, step: &Step, 
 /// Scores to weights; denominator and sums follow a rise of the largest score. True when some
 /// weight is 0.
 #[inline(always)]
-unsafe fn soften<S: Lanes>(l: Lines, r: usize, n: usize) -> bool {
+pub(super) unsafe fn soften<S: Lanes>(l: Lines, r: usize, n: usize) -> bool {
     // SAFETY: a row of the task.
     unsafe {
-        let line = l.scores.add(r * KEYS);
+        let line = l.scores.add(r * l.keys);
         let old = *l.top.add(r);
         let limit = S::splat(old + SLACK);
         let mut rises = false;
@@ -264,31 +229,18 @@ unsafe fn soften<S: Lanes>(l: Lines, r: usize, n: usize) -> bool {
     }
 }
 
-/// True when all values of a step are finite.
-#[inline(always)]
-unsafe fn finite<S: Lanes, N: Numbers>(v: &[*const u8], dv: usize) -> bool {
-    // SAFETY: rows of values.
-    unsafe {
-        let mut wild = S::zero();
-        for &v in v {
-            let mut i = 0;
-            while i < dv {
-                let n = (dv - i).min(S::LANES);
-                wild = S::fma(N::load_n::<S>(v, i, n), S::zero(), wild);
-                i += S::LANES;
-            }
-        }
-        !S::sum(wild).is_nan()
-    }
-}
-
 /// Adds the values of keys whose weight is not 0.
 #[inline(always)]
-unsafe fn careful<S: Lanes, N: Numbers>(p: &Problem<'_>, l: Lines, r: usize, step: &Step) {
+pub(super) unsafe fn careful<S: Lanes, N: Numbers, const K: usize>(
+    p: &Problem<'_>,
+    l: Lines,
+    r: usize,
+    step: &Step<K>,
+) {
     // SAFETY: a row of the task, keys of the step.
     unsafe {
         for j in 0..step.n {
-            let w = *l.scores.add(r * KEYS + j);
+            let w = *l.scores.add(r * l.keys + j);
             if w == 0.0 || step.v[j].is_null() {
                 continue;
             }
@@ -304,26 +256,21 @@ unsafe fn careful<S: Lanes, N: Numbers>(p: &Problem<'_>, l: Lines, r: usize, ste
     }
 }
 
-/// Computes one task of few rows.
+/// Computes one task of few rows. False, and nothing is done, where the queries are not for `W`.
 ///
 /// # Safety
-/// The operands are alive, `memory` has [`scratch`] floats, no other task has the same rows, and
-/// the CPU has the features of `S` and AVX2, FMA and F16C.
+/// The operands are alive, no other task has the same rows, and the CPU has the features of `S` and
+/// of `W`, AVX2, FMA and F16C.
 #[inline(always)]
-pub(super) unsafe fn task<
-    S: Lanes,
-    A: Products<S>,
-    N: Numbers,
-    const G1: usize,
-    const G2: usize,
-    const G4: usize,
->(
+pub(super) unsafe fn task<S: Lanes, W: Few<S, K>, const K: usize>(
     p: &Problem<'_>,
     task: &Task,
-    memory: *mut f32,
+    memory: &mut Scratch,
     partials: Partials,
-) {
+) -> bool {
     let rows = task.queries.len * p.group;
+    let own = scratch::<S, K>(p, rows);
+    let memory = memory.take(own + W::scratch(p, rows));
     let l = {
         let (dk, dv) = (
             p.dk.next_multiple_of(2 * S::LANES),
@@ -333,24 +280,20 @@ pub(super) unsafe fn task<
         unsafe {
             let sums = memory.add(rows * dk);
             let scores = sums.add(rows * dv);
-            let total = scores.add(rows * KEYS);
+            let total = scores.add(rows * K);
             Lines {
+                rows,
                 q: memory,
                 dk,
-                dv,
                 sums,
+                dv,
                 scores,
+                keys: K,
                 total,
                 top: total.add(rows * S::LANES),
             }
         }
     };
-    let lead = |t: &crate::TensorDesc, d: usize| {
-        let e = t.element;
-        d / e.block_len() * e.block_bytes()
-    };
-    let k_bytes = lead(p.k.view.desc(), p.dk);
-    let v_bytes = lead(p.v.view.desc(), p.dv);
     // SAFETY: rows and keys exist.
     unsafe {
         for r in 0..rows {
@@ -367,7 +310,6 @@ pub(super) unsafe fn task<
                 S::store(l.q.add(r * l.dk + d), S::zero());
                 d += S::LANES;
             }
-            A::pack_query(l.q.add(r * l.dk), p.dk);
             let mut d = 0;
             while d < l.dv {
                 S::store(l.sums.add(r * l.dv + d), S::zero());
@@ -376,10 +318,19 @@ pub(super) unsafe fn task<
             *l.top.add(r) = f32::NEG_INFINITY;
             S::store(l.total.add(r * S::LANES), S::zero());
         }
-        let mut step = Step::new(p, task, task.keys.0);
-        let mut next = Step::new(p, task, step.first + step.n);
-        while step.n > 0 {
-            let after = Step::new(p, task, next.first + next.n);
+        let Some(mut way) = W::begin(p, l, memory.add(own)) else {
+            return false;
+        };
+        // This step and those after it, by turns.
+        let mut steps = [Step::<K>::NONE; 3];
+        steps[0].fill(p, task, task.keys.0);
+        steps[1].fill(p, task, steps[0].first + steps[0].n);
+        let mut turn = 0;
+        while steps[turn].n > 0 {
+            let [next, after] = [(turn + 1) % 3, (turn + 2) % 3];
+            let first = steps[next].first + steps[next].n;
+            steps[after].fill(p, task, first);
+            let (step, ahead) = (&steps[turn], [&steps[next], &steps[after]]);
             if step.lost {
                 // Where a key is on no page, any that is stands in for it: its score is hidden.
                 let k = step.k[..step.n].iter().find(|k| !k.is_null()).copied();
@@ -387,7 +338,7 @@ pub(super) unsafe fn task<
                 if let (Some(k), Some(v)) = (k, v) {
                     let mut full = Step {
                         lost: false,
-                        ..step
+                        ..*step
                     };
                     for row in full.k.iter_mut().filter(|r| r.is_null()) {
                         *row = k;
@@ -395,14 +346,14 @@ pub(super) unsafe fn task<
                     for row in full.v.iter_mut().filter(|r| r.is_null()) {
                         *row = v;
                     }
-                    one::<S, A, N, G1, G2, G4>(p, task, l, &full, &step, &after, k_bytes, v_bytes);
+                    way.step(p, task, l, &full, step, ahead);
                 }
             } else {
-                one::<S, A, N, G1, G2, G4>(p, task, l, &step, &step, &after, k_bytes, v_bytes);
+                way.step(p, task, l, step, step, ahead);
             }
-            step = next;
-            next = after;
+            turn = next;
         }
+        way.end(p, l);
         for r in 0..rows {
             let (sums, top) = (l.sums.add(r * l.dv), *l.top.add(r));
             let total = S::sum(S::load(l.total.add(r * S::LANES)));
@@ -416,71 +367,5 @@ pub(super) unsafe fn task<
             }
         }
     }
-}
-
-/// One step; `hidden` tells which keys are on no page, `step` has rows for all. Asks for the rows
-/// of `after` meanwhile.
-#[inline(always)]
-unsafe fn one<
-    S: Lanes,
-    A: Products<S>,
-    N: Numbers,
-    const G1: usize,
-    const G2: usize,
-    const G4: usize,
->(
-    p: &Problem<'_>,
-    task: &Task,
-    l: Lines,
-    step: &Step,
-    hidden: &Step,
-    after: &Step,
-    k_bytes: usize,
-    v_bytes: usize,
-) {
-    let rows = task.queries.len * p.group;
-    // SAFETY: the caller's contract is the callee's.
-    unsafe {
-        let mut ahead = &after.k[..after.n];
-        let mut r0 = 0;
-        while r0 < rows {
-            let n = k_bytes;
-            match rows - r0 {
-                1 => all_scores::<S, A, N, 1, G1>(p, l, r0, rows, step, ahead, n),
-                2 => all_scores::<S, A, N, 2, G2>(p, l, r0, rows, step, ahead, n),
-                _ => all_scores::<S, A, N, SIDE, G4>(p, l, r0, rows, step, ahead, n),
-            }
-            ahead = &[];
-            r0 += SIDE;
-        }
-        let mut zero = false;
-        for r in 0..rows {
-            finish::<S>(p, task, r, hidden, l.scores.add(r * KEYS));
-            zero |= soften::<S>(l, r, step.n);
-        }
-        if zero && !finite::<S, N>(&step.v[..step.n], p.dv) {
-            for r in 0..rows {
-                careful::<S, N>(p, l, r, hidden);
-            }
-            return;
-        }
-        for r in 0..rows {
-            A::pack_weights(l.scores.add(r * KEYS));
-        }
-        let mut ahead = &after.v[..after.n];
-        let mut r0 = 0;
-        while r0 < rows {
-            let n = v_bytes;
-            match rows - r0 {
-                1 => all_values::<S, A, N, 1, 4>(p, l, r0, rows, step, ahead, n),
-                2 => all_values::<S, A, N, 2, 4>(p, l, r0, rows, step, ahead, n),
-                _ if S::LANES == 16 => {
-                    all_values::<S, A, N, SIDE, 4>(p, l, r0, rows, step, ahead, n);
-                }
-                _ => all_values::<S, A, N, SIDE, 2>(p, l, r0, rows, step, ahead, n),
-            }
-            ahead = &[];
-            r0 += SIDE;
-        }
-    }
+    true
 }

@@ -2,6 +2,8 @@
 
 mod arithmetic;
 mod block;
+#[cfg(target_arch = "x86_64")]
+mod bytes;
 mod decode;
 mod flash;
 #[cfg(target_arch = "x86_64")]
@@ -11,16 +13,18 @@ mod numbers;
 mod problem;
 mod products;
 mod split;
+mod streams;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 
 #[cfg(target_arch = "x86_64")]
-use self::{arithmetic::Arithmetic, halves::Halves, tiles::Tiles};
+use self::{arithmetic::Arithmetic, bytes::Bytes, halves::Halves, tiles::Tiles};
 use self::{
     arithmetic::Exact,
     numbers::{Numbers, Plain, Q8},
     problem::{Heads, Mask, Partials, Problem, Segment, Task},
     split::{Join, tasks},
+    streams::Streams,
 };
 use super::seqs::{self, Cache};
 #[cfg(target_arch = "aarch64")]
@@ -54,7 +58,8 @@ enum Level {
     /// AVX-512 with BF16, which rounds queries, keys, values and weights.
     #[cfg(target_arch = "x86_64")]
     Bf16,
-    /// The same by AMX, for more rows than a vector has lanes; few rows of a sequence in f32.
+    /// The same by AMX, for more rows than a vector has lanes; few rows of a sequence in f32, or by
+    /// bytes where the cache holds them.
     #[cfg(target_arch = "x86_64")]
     Amx,
     #[cfg(target_arch = "aarch64")]
@@ -126,8 +131,9 @@ macro_rules! task {
             // SAFETY: the caller's contract is the callee's.
             unsafe {
                 if rows <= decode::most_rows($lanes) {
-                    let at = scratch.take(decode::scratch::<$s>(p, rows));
-                    decode::task::<$s, $products, N, $lanes, $half, $quarter>(p, t, at, to);
+                    decode::task::<$s, Streams<$products, N, $lanes, $half, $quarter>, _>(
+                        p, t, scratch, to,
+                    );
                 } else if rows <= $lanes {
                     let at = scratch.take(flash::scratch::<$s>(p, rows, $lanes, 1));
                     flash::task::<$s, $products, N, $lanes, 1>(p, t, at, to);
@@ -162,6 +168,21 @@ task!(
     "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c",
     Avx512, Exact, Tiles, 16, 8, 4, 16 x 2
 );
+
+/// Few rows over a q8_0 cache; false, and nothing is done, where there are more or the queries are
+/// not finite.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+unsafe fn task_bytes(p: &Problem<'_>, t: &Task, scratch: &mut Scratch, to: Partials) -> bool {
+    // SAFETY: the caller's contract is the callee's.
+    unsafe {
+        match t.queries.len * p.group {
+            0..=4 => decode::task::<Avx512, Bytes<4>, _>(p, t, scratch, to),
+            5..=8 => decode::task::<Avx512, Bytes<8>, _>(p, t, scratch, to),
+            _ => false,
+        }
+    }
+}
 
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma,f16c"))]
 #[cfg_attr(target_arch = "aarch64", target_feature(enable = "neon"))]
@@ -268,7 +289,12 @@ unsafe fn run(ctx: &Ctx, op: &Attention<Tensor>, level: Level) -> Result<()> {
                         #[cfg(target_arch = "x86_64")]
                         Level::Bf16 => of_cache!(element, task_bf16(&p, task, scratch, partials)),
                         #[cfg(target_arch = "x86_64")]
-                        Level::Amx => of_cache!(element, task_amx(&p, task, scratch, partials)),
+                        Level::Amx => {
+                            if element.quant().is_none() || !task_bytes(&p, task, scratch, partials)
+                            {
+                                of_cache!(element, task_amx(&p, task, scratch, partials));
+                            }
+                        }
                     }
                 }
             });
@@ -290,7 +316,11 @@ unsafe fn run(ctx: &Ctx, op: &Attention<Tensor>, level: Level) -> Result<()> {
 #[cfg(target_arch = "x86_64")]
 fn tiles_fit(op: &Attention<TensorDesc>) -> Result<(), Refusal> {
     let group = op.q.dim(1) / op.kv.k().dim(1).max(1);
-    if u64::from(op.q.dim(2)) * u64::from(group) <= 16 {
+    let rows = u64::from(op.q.dim(2)) * u64::from(group);
+    if rows <= decode::most_rows(16) as u64 && op.kv.k().element.quant().is_some() {
+        return Ok(());
+    }
+    if rows <= 16 {
         return Err(Refusal::Layout {
             arg: "q",
             why: "has few rows; keys and values stream past them",

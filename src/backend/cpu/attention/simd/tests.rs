@@ -57,6 +57,10 @@ fn cases() -> Vec<Case> {
             (1, 2, 1, 9, 300, 4, 96),
             (1, 2, 1, 60, 120, 110, 40),
             (1, 2, 2, 40, 300, 290, 160),
+            (1, 16, 2, 1, 200, 190, 64),
+            (1, 5, 1, 1, 700, 640, 96),
+            (1, 8, 2, 2, 1100, 1090, 128),
+            (1, 1, 1, 1, 600, 577, 256),
         ] {
             if !d.is_multiple_of(kv.block_len() as u32) {
                 continue;
@@ -130,6 +134,31 @@ fn cases() -> Vec<Case> {
             "paged",
             Attention::new(&q, paged(), 77, 0.2, &f32s(&[2, 4, 6, 32])).causal(),
         );
+        let q = f32s(&[2, 4, 2, 32]);
+        add(
+            "paged few",
+            Attention::new(&q, paged(), 77, 0.2, &f32s(&[2, 4, 2, 32])).causal(),
+        );
+        // Pages that tiles of keys do not end with, one of them not in the pool.
+        let pages = (0..60).map(|i| f64::from(if i == 9 { -1 } else { i * 7 % 59 }));
+        let table = Spec::new(
+            TensorDesc::new(DType::I32, &[2, 30]).unwrap(),
+            Fill::Values(pages.collect()),
+        );
+        let small = Kv::Paged {
+            k: spec(kv, &[59, 2, 6, 64]),
+            v: spec(kv, &[59, 2, 6, 64]),
+            table,
+        };
+        let q = f32s(&[2, 6, 1, 64]);
+        let op = Attention::new(&q, small, 171, 0.2, &f32s(&[2, 6, 1, 64]));
+        add("small pages", op.causal());
+        // Heads side by side for each key, as some engines keep them.
+        let wide = TensorDesc::strided(kv, &[1, 2, 150, 64], &[150 * 128, 64, 128, 1]).unwrap();
+        let wide = || Spec::new(wide, Fill::Normal(0.0, 1.0));
+        let q = f32s(&[1, 8, 1, 64]);
+        let op = Attention::dense(&q, &wide(), &wide(), 150, 0.2, &f32s(&[1, 8, 1, 64]));
+        add("wide", op.causal());
         let q = f32s(&[1, 4, 30, 32]);
         let op = Attention::new(&q, paged(), 0, 0.2, &f32s(&[1, 4, 30, 32]));
         add(
@@ -166,5 +195,63 @@ fn all_rows_agree_with_the_reference() {
             };
             assert_eq!(ran, expected, "{} at {level:?}", row.id);
         }
+    }
+}
+
+/// Scales of a q8_0 cache and queries that are not finite: hidden keys do not show, and what shows
+/// is what the exact row computes.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn infinite_blocks_and_queries_are_as_in_the_exact_row() {
+    use crate::{KernelId, Queue, Registry, Select};
+    let select = Select::named("cpu").unwrap();
+    let device = Registry::builtin().open_blocking(&select).unwrap();
+    let mut queue = Queue::new(&device).unwrap();
+    let (heads, keys, d) = (4u32, 150u32, 64u32);
+    let wave = |n: u32| -> Vec<f32> { (0..n).map(|i| (i as f32 * 0.37).sin()).collect() };
+    let block = QuantFormat::Q8_0.block_bytes();
+    let mut cache = vec![0; (keys * d) as usize / 32 * block];
+    QuantFormat::Q8_0
+        .encode(&wave(keys * d), &mut cache)
+        .unwrap();
+    let shape = [1, 1, keys, d];
+    let exact = KernelId("cpu-attention-avx512");
+    let tiles = KernelId("cpu-attention-amx");
+    // Which key is not finite, how many are seen, a query that is not.
+    for (wild, seen, query) in [(149, 149, 1.0), (70, 150, 1.0), (150, 150, f32::INFINITY)] {
+        let mut v = cache.clone();
+        if wild < keys {
+            let at = (wild * d) as usize / 32 * block;
+            v[at..at + 2].copy_from_slice(&half::f16::INFINITY.to_le_bytes());
+        }
+        let mut q = wave(heads * d);
+        q[5] *= query;
+        let mut upload = |bytes: &[u8]| {
+            let t = queue.zeros(QuantFormat::Q8_0, &shape).unwrap();
+            queue.write_bytes(&t, bytes).unwrap();
+            t
+        };
+        let (k, v) = (upload(&cache), upload(&v));
+        let q = queue.upload(&q, &[1, heads, 1, d]).unwrap();
+        // All but the last key where one is hidden.
+        let shown: Vec<u8> = (0..keys).map(|j| u8::from(j < seen)).collect();
+        let mask = queue.upload(&shown, &[1, 1, keys]).unwrap();
+        let mut results = Vec::new();
+        for kernel in [exact, tiles] {
+            let out = queue.zeros(DType::F32, &[1, heads, 1, d]).unwrap();
+            let op = Attention::dense(&q, &k, &v, keys, 0.1, &out)
+                .mask(&mask)
+                .precision(Precision::HALF);
+            if let Err(why) = queue.run_with(op, kernel) {
+                eprintln!("not compared: {why}");
+                return;
+            }
+            results.push(queue.download::<f32>(&out).unwrap());
+        }
+        for (a, b) in results[0].iter().zip(&results[1]) {
+            let close = (a - b).abs() <= 1e-3 * (1.0 + a.abs());
+            assert!(close || a.is_nan() && b.is_nan() || a == b, "{a} {b}");
+        }
+        assert_eq!(results[0][0].is_finite(), wild == 149, "{query}");
     }
 }

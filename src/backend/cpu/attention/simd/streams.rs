@@ -1,0 +1,193 @@
+//! Attention of few rows whose keys and values are converted in registers.
+
+use super::{
+    decode::{Few, Lines, Step, careful, finish, soften},
+    lanes::Lanes,
+    numbers::Numbers,
+    problem::{Problem, Task},
+    products::{KEYS, Products, fetch},
+};
+use std::marker::PhantomData;
+
+/// Rows that share a pass over keys or values.
+const SIDE: usize = 4;
+
+/// Products by `A` of numbers `N`, with groups of `G1` keys for one row, `G2` for two, `G4` for
+/// [`SIDE`].
+pub(super) struct Streams<A, N, const G1: usize, const G2: usize, const G4: usize>(
+    PhantomData<(A, N)>,
+);
+
+/// Bytes of `d` numbers of a row.
+fn row_bytes(t: &crate::TensorDesc, d: usize) -> usize {
+    let e = t.element;
+    d / e.block_len() * e.block_bytes()
+}
+
+/// Scores of all rows against the keys of a step. Asks for the `bytes` of each of the rows `next`
+/// meanwhile.
+#[inline(always)]
+unsafe fn all_scores<S: Lanes, A: Products<S>, N: Numbers, const R: usize, const G: usize>(
+    p: &Problem<'_>,
+    l: Lines,
+    r0: usize,
+    step: &Step<KEYS>,
+    next: &[*const u8],
+    bytes: usize,
+) {
+    // SAFETY: rows beyond the last repeat it, and so do keys; see `scores`.
+    unsafe {
+        let (mut q, mut s) = ([l.q.cast_const(); R], [l.scores; R]);
+        for r in 0..R {
+            let row = (r0 + r).min(l.rows - 1);
+            q[r] = l.q.add(row * l.dk).cast_const();
+            s[r] = l.scores.add(row * KEYS);
+        }
+        let mut j = 0;
+        while j < step.n {
+            let mut k = [std::ptr::null(); G];
+            let mut to = s;
+            for g in 0..G {
+                k[g] = step.k[(j + g).min(step.n - 1)];
+                if let Some(&row) = next.get(j + g) {
+                    fetch(row, bytes);
+                }
+            }
+            for to in &mut to {
+                *to = to.add(j);
+            }
+            A::scores::<N, R, G>(q, k, p.dk, to);
+            j += G;
+        }
+    }
+}
+
+/// Adds the values of a step to the sums of all rows. Asks for the `bytes` of each of the rows
+/// `next` meanwhile.
+#[inline(always)]
+unsafe fn all_values<S: Lanes, A: Products<S>, N: Numbers, const R: usize, const C: usize>(
+    p: &Problem<'_>,
+    l: Lines,
+    r0: usize,
+    step: &Step<KEYS>,
+    next: &[*const u8],
+    bytes: usize,
+) {
+    // SAFETY: rows beyond the last repeat it: their sums are computed alike.
+    unsafe {
+        let (mut w, mut sums) = ([l.scores.cast_const(); R], [l.sums; R]);
+        for r in 0..R {
+            let row = (r0 + r).min(l.rows - 1);
+            w[r] = l.scores.add(row * KEYS).cast_const();
+            sums[r] = l.sums.add(row * l.dv);
+        }
+        let v = &step.v[..step.n];
+        let (mut i, mut next) = (0, next);
+        while i + C * S::LANES <= p.dv {
+            A::weigh::<N, R, C>(w, v, i, S::LANES, sums, next, bytes);
+            next = &[];
+            i += C * S::LANES;
+        }
+        while i < p.dv {
+            let n = (p.dv - i).min(S::LANES);
+            A::weigh::<N, R, 1>(w, v, i, n, sums, next, bytes);
+            next = &[];
+            i += S::LANES;
+        }
+    }
+}
+
+/// True when all values of a step are finite.
+#[inline(always)]
+unsafe fn finite<S: Lanes, N: Numbers>(v: &[*const u8], dv: usize) -> bool {
+    // SAFETY: rows of values.
+    unsafe {
+        let mut wild = S::zero();
+        for &v in v {
+            let mut i = 0;
+            while i < dv {
+                let n = (dv - i).min(S::LANES);
+                wild = S::fma(N::load_n::<S>(v, i, n), S::zero(), wild);
+                i += S::LANES;
+            }
+        }
+        !S::sum(wild).is_nan()
+    }
+}
+
+// SAFETY (whole impl): the trait's contract, with the CPU features of `A`.
+impl<S: Lanes, A: Products<S>, N: Numbers, const G1: usize, const G2: usize, const G4: usize>
+    Few<S, KEYS> for Streams<A, N, G1, G2, G4>
+{
+    fn scratch(_: &Problem<'_>, _: usize) -> usize {
+        0
+    }
+
+    #[inline(always)]
+    unsafe fn begin(p: &Problem<'_>, l: Lines, _: *mut f32) -> Option<Self> {
+        for r in 0..l.rows {
+            // SAFETY: a row of queries.
+            unsafe { A::pack_query(l.q.add(r * l.dk), p.dk) };
+        }
+        Some(Streams(PhantomData))
+    }
+
+    #[inline(always)]
+    unsafe fn step(
+        &mut self,
+        p: &Problem<'_>,
+        task: &Task,
+        l: Lines,
+        step: &Step<KEYS>,
+        hidden: &Step<KEYS>,
+        [_, after]: [&Step<KEYS>; 2],
+    ) {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe {
+            let mut ahead = &after.k[..after.n];
+            let n = row_bytes(p.k.view.desc(), p.dk);
+            let mut r0 = 0;
+            while r0 < l.rows {
+                match l.rows - r0 {
+                    1 => all_scores::<S, A, N, 1, G1>(p, l, r0, step, ahead, n),
+                    2 => all_scores::<S, A, N, 2, G2>(p, l, r0, step, ahead, n),
+                    _ => all_scores::<S, A, N, SIDE, G4>(p, l, r0, step, ahead, n),
+                }
+                ahead = &[];
+                r0 += SIDE;
+            }
+            let mut zero = false;
+            for r in 0..l.rows {
+                finish::<S, KEYS>(p, task, r, hidden, l.scores.add(r * KEYS));
+                zero |= soften::<S>(l, r, step.n);
+            }
+            if zero && !finite::<S, N>(&step.v[..step.n], p.dv) {
+                for r in 0..l.rows {
+                    careful::<S, N, KEYS>(p, l, r, hidden);
+                }
+                return;
+            }
+            for r in 0..l.rows {
+                A::pack_weights(l.scores.add(r * KEYS));
+            }
+            let mut ahead = &after.v[..after.n];
+            let n = row_bytes(p.v.view.desc(), p.dv);
+            let mut r0 = 0;
+            while r0 < l.rows {
+                match l.rows - r0 {
+                    1 => all_values::<S, A, N, 1, 4>(p, l, r0, step, ahead, n),
+                    2 => all_values::<S, A, N, 2, 4>(p, l, r0, step, ahead, n),
+                    _ if S::LANES == 16 => {
+                        all_values::<S, A, N, SIDE, 4>(p, l, r0, step, ahead, n);
+                    }
+                    _ => all_values::<S, A, N, SIDE, 2>(p, l, r0, step, ahead, n),
+                }
+                ahead = &[];
+                r0 += SIDE;
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn end(self, _: &Problem<'_>, _: Lines) {}
+}
