@@ -5,15 +5,14 @@
 //! of its largest neighbour: finer than what bf16 keeps.
 
 use super::{
+    ahead::{Ahead, distance},
     decode::{Few, Lines, Step, careful, finish, soften},
     numbers::Q8,
     problem::{Problem, Task},
-    products::fetch,
 };
 use crate::backend::cpu::simd::{
     Avx512, Simd,
     amx::{self, Product, SignedBytes},
-    cells,
 };
 use std::arch::x86_64::*;
 
@@ -86,65 +85,6 @@ fn parts<const R: usize>(p: &Problem<'_>) -> [usize; 9] {
         v * 4 * R,
         (GROUP * k * BLOCK_BYTES / 4).next_multiple_of(16),
     ]
-}
-
-/// Distance of the rows where it is the same between all; gathers take it as 32 bits.
-#[inline(always)]
-fn distance(rows: &[*const u8]) -> Option<usize> {
-    let step = (rows[1] as usize).wrapping_sub(rows[0] as usize);
-    let mut same = step < 1 << 26;
-    for i in 2..rows.len() {
-        same &= (rows[i] as usize).wrapping_sub(rows[i - 1] as usize) == step;
-    }
-    same.then_some(step)
-}
-
-/// Rows of a later step that are asked for a line at a time.
-#[derive(Clone, Copy)]
-struct Ahead {
-    at: *const u8,
-    /// Bytes to the next line: 0 where there is nothing to ask for.
-    pace: usize,
-    lines: usize,
-}
-
-impl Ahead {
-    /// Lines of rows that lie one behind the other; others are asked for at once.
-    #[inline(always)]
-    fn new(rows: &[*const u8], bytes: usize) -> Self {
-        let none = |at| Ahead {
-            at,
-            pace: 0,
-            lines: 0,
-        };
-        match rows {
-            [] => none(std::ptr::null()),
-            [first, _, ..] if distance(rows) == Some(bytes) => Ahead {
-                at: *first,
-                pace: 64,
-                lines: (rows.len() * bytes).div_ceil(64) + 1,
-            },
-            [first, ..] => {
-                for &row in rows {
-                    fetch(row, bytes);
-                }
-                none(*first)
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn line(self, i: usize) {
-        cells::prefetch(self.at.wrapping_add(i * self.pace), false);
-    }
-
-    /// Lines from the `i`-th on.
-    #[inline(always)]
-    fn rest(self, i: usize) {
-        for i in i..self.lines {
-            self.line(i);
-        }
-    }
 }
 
 /// Scales of 16 rows: `to[block][KEYS]`. Adds 0 times each to `wild`.

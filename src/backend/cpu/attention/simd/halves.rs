@@ -158,6 +158,7 @@ impl Products<Avx512> for Halves {
         k: [*const u8; G],
         dk: usize,
         s: [*mut f32; R],
+        next: [*const u8; G],
     ) {
         // SAFETY: dk numbers of each row; R * G is 16; G scores of each row.
         unsafe {
@@ -169,6 +170,7 @@ impl Products<Avx512> for Halves {
                     x[r] = load(q[r].add(i / 2));
                 }
                 for j in 0..G {
+                    fetch::<N>(next[j], i, 32);
                     let k = pairs(whole::<N>(k[j], i));
                     for r in 0..R {
                         acc[r * G + j] = _mm512_dpbf16_ps(acc[r * G + j], k, pairs(x[r]));
@@ -201,7 +203,6 @@ impl Products<Avx512> for Halves {
         n: usize,
         sums: [*mut f32; R],
         next: &[*const u8],
-        bytes: usize,
     ) {
         // SAFETY: columns of the values, pairs of weights, sums of the rows.
         unsafe {
@@ -213,7 +214,7 @@ impl Products<Avx512> for Halves {
             }
             for (j, v) in v.chunks(2).enumerate() {
                 for row in next.iter().skip(2 * j).take(2) {
-                    fetch(*row, bytes);
+                    fetch::<N>(*row, i, C * 16);
                 }
                 // The weight behind the last key is 0.
                 let rows = [v[0], v[v.len() - 1]];

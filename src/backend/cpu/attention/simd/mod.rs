@@ -1,5 +1,7 @@
 //! Attention for AVX2, AVX-512, AVX512-BF16 and NEON: the table rows and how they run.
 
+#[cfg(target_arch = "x86_64")]
+mod ahead;
 mod arithmetic;
 mod block;
 #[cfg(target_arch = "x86_64")]

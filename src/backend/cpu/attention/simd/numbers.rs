@@ -40,6 +40,8 @@ pub(super) unsafe fn locate(
 /// `row` is the first byte of a row that has elements `i..i + n`, `i` a multiple of 16, `n` at
 /// most `LANES`, and the CPU has the features of `S`.
 pub(super) trait Numbers: Copy {
+    /// Bytes of the row before element `i`, a multiple of 16.
+    fn bytes(i: usize) -> usize;
     /// `n` of them from `i` on, the rest zero.
     unsafe fn load_n<S: Lanes>(row: *const u8, i: usize, n: usize) -> S::F;
     /// `LANES` of them from `i` on.
@@ -62,6 +64,10 @@ pub(super) trait Numbers: Copy {
 pub(super) struct Plain<T>(std::marker::PhantomData<T>);
 
 impl<T: Elem> Numbers for Plain<T> {
+    #[inline(always)]
+    fn bytes(i: usize) -> usize {
+        i * size_of::<T>()
+    }
     #[inline(always)]
     unsafe fn load_n<S: Lanes>(row: *const u8, i: usize, n: usize) -> S::F {
         // SAFETY: the caller's contract is the callee's.
@@ -87,6 +93,10 @@ pub(super) struct Q8;
 const Q8_BYTES: usize = 34;
 
 impl Numbers for Q8 {
+    #[inline(always)]
+    fn bytes(i: usize) -> usize {
+        i / 32 * Q8_BYTES + i % 32
+    }
     #[inline(always)]
     unsafe fn load_n<S: Lanes>(row: *const u8, i: usize, _: usize) -> S::F {
         // SAFETY: rows are whole blocks; the caller's contract is the callee's.

@@ -7,13 +7,13 @@ use crate::backend::cpu::simd::cells;
 /// be on their way at any time.
 pub(super) const KEYS: usize = 16;
 
-/// Asks the second level of cache for `bytes` at `row`, which may be null: the first has room for
-/// too few requests on their way.
+/// Asks the second level of cache for numbers `i..i + n` of a row: the first has room for too few
+/// requests on their way.
 #[inline(always)]
-pub(super) fn fetch(row: *const u8, bytes: usize) {
-    let mut at = 0;
-    while at < bytes {
-        cells::prefetch(row.wrapping_add(at).cast(), false);
+pub(super) fn fetch<N: Numbers>(row: *const u8, i: usize, n: usize) {
+    let mut at = N::bytes(i);
+    while at < N::bytes(i + n) {
+        cells::prefetch(row.wrapping_add(at), false);
         at += 64;
     }
 }
@@ -29,15 +29,17 @@ pub(super) trait Products<S: Lanes> {
     unsafe fn pack_query(q: *mut f32, dk: usize);
     /// Weights of [`KEYS`] keys, in place.
     unsafe fn pack_weights(w: *mut f32);
-    /// Products of `R` rows of q and `G` keys; `R * G = LANES`. `G` scores of each row.
+    /// Products of `R` rows of q and `G` keys; `R * G = LANES`. `G` scores of each row. Asks for the
+    /// rows `next` meanwhile.
     unsafe fn scores<N: Numbers, const R: usize, const G: usize>(
         q: [*const f32; R],
         k: [*const u8; G],
         dk: usize,
         s: [*mut f32; R],
+        next: [*const u8; G],
     );
     /// `sums += weights . values` of `R` rows and `C` vectors of columns from `i` on; `n` columns
-    /// in the last vector. Asks for the `bytes` of each of the rows `next` meanwhile.
+    /// in the last vector. Asks for the same columns of the rows `next` meanwhile.
     unsafe fn weigh<N: Numbers, const R: usize, const C: usize>(
         w: [*const f32; R],
         v: &[*const u8],
@@ -45,7 +47,6 @@ pub(super) trait Products<S: Lanes> {
         n: usize,
         sums: [*mut f32; R],
         next: &[*const u8],
-        bytes: usize,
     );
 }
 
@@ -62,6 +63,7 @@ impl<S: Lanes> Products<S> for Exact {
         k: [*const u8; G],
         dk: usize,
         s: [*mut f32; R],
+        next: [*const u8; G],
     ) {
         // SAFETY: dk numbers of each row; `LANES` is at most 16; G scores of each row.
         unsafe {
@@ -69,6 +71,7 @@ impl<S: Lanes> Products<S> for Exact {
             let mut i = 0;
             while i + 2 * S::LANES <= dk {
                 for j in 0..G {
+                    fetch::<N>(next[j], i, 2 * S::LANES);
                     let k = N::load_two::<S>(k[j], i);
                     for r in 0..R {
                         let x = S::load(q[r].add(i));
@@ -118,7 +121,6 @@ impl<S: Lanes> Products<S> for Exact {
         n: usize,
         sums: [*mut f32; R],
         next: &[*const u8],
-        bytes: usize,
     ) {
         // SAFETY: columns of the values, weights of the keys, sums of the rows.
         unsafe {
@@ -130,7 +132,7 @@ impl<S: Lanes> Products<S> for Exact {
             }
             for (j, &v) in v.iter().enumerate() {
                 if let Some(&row) = next.get(j) {
-                    fetch(row, bytes);
+                    fetch::<N>(row, i, C * S::LANES);
                 }
                 let mut x = [S::zero(); C];
                 for c in 0..C {

@@ -5,7 +5,7 @@ use super::{
     lanes::Lanes,
     numbers::Numbers,
     problem::{Problem, Task},
-    products::{KEYS, Products, fetch},
+    products::{KEYS, Products},
 };
 use std::marker::PhantomData;
 
@@ -18,14 +18,7 @@ pub(super) struct Streams<A, N, const G1: usize, const G2: usize, const G4: usiz
     PhantomData<(A, N)>,
 );
 
-/// Bytes of `d` numbers of a row.
-fn row_bytes(t: &crate::TensorDesc, d: usize) -> usize {
-    let e = t.element;
-    d / e.block_len() * e.block_bytes()
-}
-
-/// Scores of all rows against the keys of a step. Asks for the `bytes` of each of the rows `next`
-/// meanwhile.
+/// Scores of all rows against the keys of a step. Asks for the rows `next` meanwhile.
 #[inline(always)]
 unsafe fn all_scores<S: Lanes, A: Products<S>, N: Numbers, const R: usize, const G: usize>(
     p: &Problem<'_>,
@@ -33,7 +26,6 @@ unsafe fn all_scores<S: Lanes, A: Products<S>, N: Numbers, const R: usize, const
     r0: usize,
     step: &Step<KEYS>,
     next: &[*const u8],
-    bytes: usize,
 ) {
     // SAFETY: rows beyond the last repeat it, and so do keys; see `scores`.
     unsafe {
@@ -46,24 +38,22 @@ unsafe fn all_scores<S: Lanes, A: Products<S>, N: Numbers, const R: usize, const
         let mut j = 0;
         while j < step.n {
             let mut k = [std::ptr::null(); G];
-            let mut to = s;
+            let (mut to, mut ahead) = (s, k);
             for g in 0..G {
                 k[g] = step.k[(j + g).min(step.n - 1)];
-                if let Some(&row) = next.get(j + g) {
-                    fetch(row, bytes);
-                }
+                // Where there is none, a row that is there already costs the least.
+                ahead[g] = next.get(j + g).copied().unwrap_or(k[g]);
             }
             for to in &mut to {
                 *to = to.add(j);
             }
-            A::scores::<N, R, G>(q, k, p.dk, to);
+            A::scores::<N, R, G>(q, k, p.dk, to, ahead);
             j += G;
         }
     }
 }
 
-/// Adds the values of a step to the sums of all rows. Asks for the `bytes` of each of the rows
-/// `next` meanwhile.
+/// Adds the values of a step to the sums of all rows. Asks for the rows `next` meanwhile.
 #[inline(always)]
 unsafe fn all_values<S: Lanes, A: Products<S>, N: Numbers, const R: usize, const C: usize>(
     p: &Problem<'_>,
@@ -71,7 +61,6 @@ unsafe fn all_values<S: Lanes, A: Products<S>, N: Numbers, const R: usize, const
     r0: usize,
     step: &Step<KEYS>,
     next: &[*const u8],
-    bytes: usize,
 ) {
     // SAFETY: rows beyond the last repeat it: their sums are computed alike.
     unsafe {
@@ -82,16 +71,14 @@ unsafe fn all_values<S: Lanes, A: Products<S>, N: Numbers, const R: usize, const
             sums[r] = l.sums.add(row * l.dv);
         }
         let v = &step.v[..step.n];
-        let (mut i, mut next) = (0, next);
+        let mut i = 0;
         while i + C * S::LANES <= p.dv {
-            A::weigh::<N, R, C>(w, v, i, S::LANES, sums, next, bytes);
-            next = &[];
+            A::weigh::<N, R, C>(w, v, i, S::LANES, sums, next);
             i += C * S::LANES;
         }
         while i < p.dv {
             let n = (p.dv - i).min(S::LANES);
-            A::weigh::<N, R, 1>(w, v, i, n, sums, next, bytes);
-            next = &[];
+            A::weigh::<N, R, 1>(w, v, i, n, sums, next);
             i += S::LANES;
         }
     }
@@ -145,13 +132,12 @@ impl<S: Lanes, A: Products<S>, N: Numbers, const G1: usize, const G2: usize, con
         // SAFETY: the caller's contract is the callee's.
         unsafe {
             let mut ahead = &after.k[..after.n];
-            let n = row_bytes(p.k.view.desc(), p.dk);
             let mut r0 = 0;
             while r0 < l.rows {
                 match l.rows - r0 {
-                    1 => all_scores::<S, A, N, 1, G1>(p, l, r0, step, ahead, n),
-                    2 => all_scores::<S, A, N, 2, G2>(p, l, r0, step, ahead, n),
-                    _ => all_scores::<S, A, N, SIDE, G4>(p, l, r0, step, ahead, n),
+                    1 => all_scores::<S, A, N, 1, G1>(p, l, r0, step, ahead),
+                    2 => all_scores::<S, A, N, 2, G2>(p, l, r0, step, ahead),
+                    _ => all_scores::<S, A, N, SIDE, G4>(p, l, r0, step, ahead),
                 }
                 ahead = &[];
                 r0 += SIDE;
@@ -171,16 +157,15 @@ impl<S: Lanes, A: Products<S>, N: Numbers, const G1: usize, const G2: usize, con
                 A::pack_weights(l.scores.add(r * KEYS));
             }
             let mut ahead = &after.v[..after.n];
-            let n = row_bytes(p.v.view.desc(), p.dv);
             let mut r0 = 0;
             while r0 < l.rows {
                 match l.rows - r0 {
-                    1 => all_values::<S, A, N, 1, 4>(p, l, r0, step, ahead, n),
-                    2 => all_values::<S, A, N, 2, 4>(p, l, r0, step, ahead, n),
+                    1 => all_values::<S, A, N, 1, 4>(p, l, r0, step, ahead),
+                    2 => all_values::<S, A, N, 2, 4>(p, l, r0, step, ahead),
                     _ if S::LANES == 16 => {
-                        all_values::<S, A, N, SIDE, 4>(p, l, r0, step, ahead, n);
+                        all_values::<S, A, N, SIDE, 4>(p, l, r0, step, ahead);
                     }
-                    _ => all_values::<S, A, N, SIDE, 2>(p, l, r0, step, ahead, n),
+                    _ => all_values::<S, A, N, SIDE, 2>(p, l, r0, step, ahead),
                 }
                 ahead = &[];
                 r0 += SIDE;
