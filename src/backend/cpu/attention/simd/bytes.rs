@@ -331,15 +331,17 @@ impl<const R: usize> Bytes<R> {
         unsafe {
             let pairs = _mm512_loadu_si512(PAIRS.as_ptr().cast());
             for quad in 0..KEYS / 4 {
-                let at = |i: usize| v[4 * quad + i].add(b * BLOCK_BYTES + 2).cast();
                 // Keys 0 and 2, 1 and 3.
-                let two = |i: usize| {
-                    let low = _mm512_castsi256_si512(_mm256_loadu_si256(at(i)));
-                    _mm512_inserti64x4::<1>(low, _mm256_loadu_si256(at(i + 2)))
-                };
-                let (even, odd) = (two(0), two(1));
-                let low = _mm512_unpacklo_epi8(even, odd);
-                let high = _mm512_unpackhi_epi8(even, odd);
+                let mut two = [_mm512_setzero_si512(); 2];
+                for i in 0..2 {
+                    let at = v[4 * quad + i].add(b * BLOCK_BYTES + 2);
+                    let other = v[4 * quad + i + 2].add(b * BLOCK_BYTES + 2);
+                    let low = _mm512_castsi256_si512(_mm256_loadu_si256(at.cast()));
+                    let high = _mm256_loadu_si256(other.cast());
+                    two[i] = _mm512_inserti64x4::<1>(low, high);
+                }
+                let low = _mm512_unpacklo_epi8(two[0], two[1]);
+                let high = _mm512_unpackhi_epi8(two[0], two[1]);
                 // Weights come in this order from packing.
                 let row = quad % 4 * 4 + quad / 4;
                 let to = self.v.add(b % 2 * 2 * TILE + row * 64);
@@ -357,8 +359,10 @@ impl<const R: usize> Bytes<R> {
     unsafe fn weights(&self, l: Lines, b: usize) {
         // SAFETY: lines of weights, scales of the block.
         unsafe {
-            let scale = |g: usize| _mm512_load_ps(self.v_scales.add(b * KEYS + 16 * g));
-            let scales = [scale(0), scale(1), scale(2), scale(3)];
+            let mut scales = [_mm512_setzero_ps(); 4];
+            for g in 0..4 {
+                scales[g] = _mm512_load_ps(self.v_scales.add(b * KEYS + 16 * g));
+            }
             for r0 in (0..R).step_by(4) {
                 let mut x = [[_mm512_setzero_ps(); 4]; 4];
                 let mut most = [_mm512_setzero_ps(); 4];
@@ -378,13 +382,16 @@ impl<const R: usize> Bytes<R> {
                 _mm512_store_ps(self.w_scales.add((b * R + r0) * 4), down);
                 for r in 0..4 {
                     let up = _mm512_permutexvar_ps(_mm512_set1_epi32(4 * r as i32), up);
-                    let code = |g: usize| _mm512_cvtps_epi32(_mm512_mul_ps(x[r][g], up));
-                    let [a, b2, c, d] = [code(0), code(1), code(2), code(3)];
-                    let ab = halves(_mm512_packs_epi32(a, b2));
-                    let cd = halves(_mm512_packs_epi32(c, d));
+                    let mut codes = [_mm512_setzero_si512(); 4];
+                    for g in 0..4 {
+                        codes[g] = _mm512_cvtps_epi32(_mm512_mul_ps(x[r][g], up));
+                    }
+                    let first = halves(_mm512_packs_epi32(codes[0], codes[1]));
+                    let last = halves(_mm512_packs_epi32(codes[2], codes[3]));
                     for term in 0..2 {
                         let to = self.w.add(((b % 2 * 2 + term) * R + r0 + r) * KEYS);
-                        _mm512_store_si512(to.cast(), _mm512_packs_epi16(ab[term], cd[term]));
+                        let both = _mm512_packs_epi16(first[term], last[term]);
+                        _mm512_store_si512(to.cast(), both);
                     }
                 }
             }
@@ -419,8 +426,8 @@ impl<const R: usize> Bytes<R> {
                 let scale = _mm512_set1_ps(*self.w_scales.add((b * R + r) * 4));
                 for half in 0..2 {
                     let from = self.v_sums.add((b % 2 * 2 + half) * 2 * R * 16 + r * 16);
-                    let load = |p: *const f32| _mm512_cvtepi32_ps(_mm512_load_si512(p.cast()));
-                    let (high, low) = (load(from), load(from.add(R * 16)));
+                    let high = _mm512_cvtepi32_ps(_mm512_load_si512(from.cast()));
+                    let low = _mm512_cvtepi32_ps(_mm512_load_si512(from.add(R * 16).cast()));
                     let x = _mm512_fmadd_ps(high, _mm512_set1_ps(256.0), low);
                     let to = l.sums.add(r * l.dv + b * BLOCK + 16 * half);
                     _mm512_store_ps(to, _mm512_fmadd_ps(x, scale, _mm512_load_ps(to)));
@@ -523,8 +530,8 @@ impl<const R: usize> Few<Avx512, KEYS> for Bytes<R> {
             let ask =
                 |at: usize| Ahead::new(&next.k[at.min(next.n)..(at + GROUP).min(next.n)], k_bytes);
             let mut wild = _mm512_setzero_ps();
-            for at in (0..n).step_by(GROUP) {
-                let rows: &[*const u8; GROUP] = step.k[at..].first_chunk().unwrap();
+            let (keys, values) = (step.k.as_chunks().0, step.v.as_chunks().0);
+            for (rows, at) in keys.iter().zip((0..n).step_by(GROUP)) {
                 let apart = distance(rows);
                 scales(rows, apart, k_blocks, self.k_scales.add(at), &mut wild);
                 match apart {
@@ -546,8 +553,7 @@ impl<const R: usize> Few<Avx512, KEYS> for Bytes<R> {
             let last = (n - 1) / GROUP * GROUP;
             self.scores(l, k_blocks, last, ask(last));
             let mut wild = _mm512_setzero_ps();
-            for at in (0..KEYS).step_by(GROUP) {
-                let rows: &[*const u8; GROUP] = step.v[at..].first_chunk().unwrap();
+            for (rows, at) in values.iter().zip((0..KEYS).step_by(GROUP)) {
                 scales(
                     rows,
                     distance(rows),
