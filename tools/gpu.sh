@@ -10,8 +10,8 @@
 #   sanitizer  compute-sanitizer over the smoke tier and the CUDA tests (memcheck, racecheck, synccheck, initcheck)
 #   bench      every bench case on CUDA and Vulkan, and torch on the same shapes (where python3 has it)
 #
-# Raw results go to $GRISTMILL_GPU_OUT (target/gpu). The programs come from `tools/gpu.sh build`, which needs cargo and puts them into
-# $GRISTMILL_GPU_BIN (target/gpu-bin): build on one machine, carry that folder, run on another without Rust.
+# Raw results go to $GRISTMILL_GPU_OUT (target/gpu). The programs come from `tools/gpu.sh build`, which needs cargo and
+# puts them into $GRISTMILL_GPU_BIN (target/gpu-bin): build on one machine, carry that folder, run on another without Rust.
 # Exits with 1 when a phase failed, after all of them have run.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -118,7 +118,15 @@ if [ "${#phases[@]}" = 0 ]; then
   if command -v cargo >/dev/null; then build; fi
   phases=(info ptx cuda wgpu sanitizer bench)
 fi
-for phase in "${phases[@]}"; do "$phase"; done
+for phase in "${phases[@]}"; do
+  case "$phase" in
+    build | info | ptx | cuda | wgpu | sanitizer | bench) "$phase" ;;
+    *)
+      echo "no phase is called $phase; there are build, info, ptx, cuda, wgpu, sanitizer and bench" >&2
+      exit 2
+      ;;
+  esac
+done
 if [ "${#failed[@]}" != 0 ]; then
   echo "failed: ${failed[*]}"
   exit 1

@@ -23,9 +23,11 @@ fn cos_sin_turn(phase: u32) -> vec2<f32> {
 }
 
 // Cosine and sine of an angle; its quarter turns are taken off in three parts of pi / 2, the first
-// two short enough that their multiples are exact (Cody and Waite).
+// two short enough that their multiples are exact to 2^16 turns (Cody and Waite). Angles beyond have
+// no bits left for a turn: what they give is a cosine and a sine, but of some angle.
 fn cos_sin(angle: f32) -> vec2<f32> {
   let turns = round(angle * 0.63661977);
-  let x = ((angle - turns * 1.5703125) - turns * 4.837512969970703e-4) - turns * 7.549789948768648e-8;
+  let rest = ((angle - turns * 1.5703125) - turns * 4.837512969970703e-4) - turns * 7.549789948768648e-8;
+  let x = select(clamp(rest, -0.78539817, 0.78539817), rest, is_nan(rest));
   return cos_sin_near(x, u32(turns - 4.0 * floor(turns * 0.25)) & 3u);
 }

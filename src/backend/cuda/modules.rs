@@ -121,7 +121,9 @@ impl Modules {
             }
         };
         let function = module.function(name, shared)?;
-        if let Ok((registers, local)) = function.footprint() {
+        if log::log_enabled!(log::Level::Debug)
+            && let Ok((registers, local)) = function.footprint()
+        {
             log::debug!("{name}: {registers} registers, {local} bytes of local memory");
         }
         loaded.functions.insert(name, function.clone());

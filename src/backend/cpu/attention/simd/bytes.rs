@@ -6,9 +6,11 @@
 
 use super::{
     ahead::{Ahead, distance},
+    arithmetic::Exact,
     decode::{Few, Lines, Step, careful, finish, soften},
     numbers::Q8,
     problem::{Problem, Task},
+    products::Products,
 };
 use crate::backend::cpu::simd::{
     Avx512, Simd,
@@ -115,6 +117,18 @@ unsafe fn scales(
             *wild = _mm512_fmadd_ps(scale, _mm512_setzero_ps(), *wild);
             _mm512_store_ps(to.add(b * KEYS), scale);
         }
+    }
+}
+
+/// The quarters `FIRST` and `SECOND` of two vectors, added.
+#[inline(always)]
+unsafe fn fold<const FIRST: i32, const SECOND: i32>(a: __m512, b: __m512) -> __m512 {
+    // SAFETY: the caller has the features.
+    unsafe {
+        _mm512_add_ps(
+            _mm512_shuffle_f32x4::<FIRST>(a, b),
+            _mm512_shuffle_f32x4::<SECOND>(a, b),
+        )
     }
 }
 
@@ -288,27 +302,9 @@ impl<const R: usize> Bytes<R> {
             for q in 0..4 {
                 let [a, b, c, d] = [acc[q], acc[4 + q], acc[8 + q], acc[12 + q]];
                 let (ab, cd) = if R == 4 {
-                    (
-                        _mm512_add_ps(
-                            _mm512_shuffle_f32x4::<0x88>(a, b),
-                            _mm512_shuffle_f32x4::<0xdd>(a, b),
-                        ),
-                        _mm512_add_ps(
-                            _mm512_shuffle_f32x4::<0x88>(c, d),
-                            _mm512_shuffle_f32x4::<0xdd>(c, d),
-                        ),
-                    )
+                    (fold::<0x88, 0xdd>(a, b), fold::<0x88, 0xdd>(c, d))
                 } else {
-                    (
-                        _mm512_add_ps(
-                            _mm512_shuffle_f32x4::<0x44>(a, b),
-                            _mm512_shuffle_f32x4::<0xee>(a, b),
-                        ),
-                        _mm512_add_ps(
-                            _mm512_shuffle_f32x4::<0x44>(c, d),
-                            _mm512_shuffle_f32x4::<0xee>(c, d),
-                        ),
-                    )
+                    (fold::<0x44, 0xee>(a, b), fold::<0x44, 0xee>(c, d))
                 };
                 low[q] = _mm512_shuffle_f32x4::<0x88>(ab, cd);
                 high[q] = _mm512_shuffle_f32x4::<0xdd>(ab, cd);
@@ -448,6 +444,26 @@ impl<const R: usize> Bytes<R> {
     }
 }
 
+/// Scores of 16 keys from key `at` of the step on, number by number: infinite scales are no factors
+/// of a sum of codes.
+#[inline(always)]
+unsafe fn exact_scores(p: &Problem<'_>, l: Lines, rows: &[*const u8; GROUP], at: usize) {
+    // SAFETY: rows of keys and of queries, lines of scores; rows beyond the last repeat it.
+    unsafe {
+        for r0 in (0..l.rows).step_by(4) {
+            for (j, &k) in rows.as_chunks::<4>().0.iter().enumerate() {
+                let (mut q, mut s) = ([l.q.cast_const(); 4], [l.scores; 4]);
+                for r in 0..4 {
+                    let row = (r0 + r).min(l.rows - 1);
+                    q[r] = l.q.add(row * l.dk).cast_const();
+                    s[r] = l.scores.add(row * KEYS + at + 4 * j);
+                }
+                <Exact as Products<Avx512>>::scores::<Q8, 4, 4>(q, k, p.dk, s, k);
+            }
+        }
+    }
+}
+
 /// Sums in the order of the values, from that of tiles; or back.
 #[inline(always)]
 unsafe fn order(l: Lines, dv: usize) {
@@ -466,7 +482,7 @@ unsafe fn order(l: Lines, dv: usize) {
 
 // SAFETY (whole impl): the trait's contract; AMX with INT8, and a cache of q8_0.
 impl<const R: usize> Few<Avx512, KEYS> for Bytes<R> {
-    fn scratch(p: &Problem<'_>, _: usize) -> usize {
+    fn scratch(p: &Problem<'_>) -> usize {
         parts::<R>(p).iter().sum()
     }
 
@@ -530,7 +546,7 @@ impl<const R: usize> Few<Avx512, KEYS> for Bytes<R> {
             let ask =
                 |at: usize| Ahead::new(&next.k[at.min(next.n)..(at + GROUP).min(next.n)], k_bytes);
             let mut wild = _mm512_setzero_ps();
-            let (keys, values) = (step.k.as_chunks().0, step.v.as_chunks().0);
+            let (keys, values) = (step.k.as_chunks::<GROUP>().0, step.v.as_chunks().0);
             for (rows, at) in keys.iter().zip((0..n).step_by(GROUP)) {
                 let apart = distance(rows);
                 scales(rows, apart, k_blocks, self.k_scales.add(at), &mut wild);
@@ -552,6 +568,11 @@ impl<const R: usize> Few<Avx512, KEYS> for Bytes<R> {
             }
             let last = (n - 1) / GROUP * GROUP;
             self.scores(l, k_blocks, last, ask(last));
+            if Avx512::sum(wild).is_nan() {
+                for (rows, at) in keys.iter().zip((0..n).step_by(GROUP)) {
+                    exact_scores(p, l, rows, at);
+                }
+            }
             let mut wild = _mm512_setzero_ps();
             for (rows, at) in values.iter().zip((0..KEYS).step_by(GROUP)) {
                 scales(

@@ -89,7 +89,7 @@ pub(super) struct Lines {
 /// the implementing type, AVX2, FMA and F16C.
 pub(super) trait Few<S: Lanes, const K: usize>: Sized {
     /// Floats of scratch.
-    fn scratch(p: &Problem<'_>, rows: usize) -> usize;
+    fn scratch(p: &Problem<'_>) -> usize;
     /// Takes the queries of `l`, which may be overwritten. `None` where they are not for it.
     unsafe fn begin(p: &Problem<'_>, l: Lines, memory: *mut f32) -> Option<Self>;
     /// Scores, weights and sums of a step. `hidden` tells which keys are on no page, `step` has
@@ -270,7 +270,7 @@ pub(super) unsafe fn task<S: Lanes, W: Few<S, K>, const K: usize>(
 ) -> bool {
     let rows = task.queries.len * p.group;
     let own = scratch::<S, K>(p, rows);
-    let memory = memory.take(own + W::scratch(p, rows));
+    let memory = memory.take(own + W::scratch(p));
     let l = {
         let (dk, dv) = (
             p.dk.next_multiple_of(2 * S::LANES),

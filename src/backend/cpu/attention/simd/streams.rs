@@ -106,7 +106,7 @@ unsafe fn finite<S: Lanes, N: Numbers>(v: &[*const u8], dv: usize) -> bool {
 impl<S: Lanes, A: Products<S>, N: Numbers, const G1: usize, const G2: usize, const G4: usize>
     Few<S, KEYS> for Streams<A, N, G1, G2, G4>
 {
-    fn scratch(_: &Problem<'_>, _: usize) -> usize {
+    fn scratch(_: &Problem<'_>) -> usize {
         0
     }
 

@@ -217,12 +217,20 @@ fn infinite_blocks_and_queries_are_as_in_the_exact_row() {
     let shape = [1, 1, keys, d];
     let exact = KernelId("cpu-attention-avx512");
     let tiles = KernelId("cpu-attention-amx");
-    // Which key is not finite, how many are seen, a query that is not.
-    for (wild, seen, query) in [(149, 149, 1.0), (70, 150, 1.0), (150, 150, f32::INFINITY)] {
-        let mut v = cache.clone();
+    // Which key is not finite, how many are seen, a query that is not; whether the key's values or
+    // the key itself.
+    for (wild, seen, query, key) in [
+        (149, 149, 1.0, false),
+        (70, 150, 1.0, false),
+        (149, 149, 1.0, true),
+        (70, 150, 1.0, true),
+        (150, 150, f32::INFINITY, false),
+    ] {
+        let (mut k, mut v) = (cache.clone(), cache.clone());
         if wild < keys {
             let at = (wild * d) as usize / 32 * block;
-            v[at..at + 2].copy_from_slice(&half::f16::INFINITY.to_le_bytes());
+            let of = if key { &mut k } else { &mut v };
+            of[at..at + 2].copy_from_slice(&half::f16::INFINITY.to_le_bytes());
         }
         let mut q = wave(heads * d);
         q[5] *= query;
@@ -231,7 +239,7 @@ fn infinite_blocks_and_queries_are_as_in_the_exact_row() {
             queue.write_bytes(&t, bytes).unwrap();
             t
         };
-        let (k, v) = (upload(&cache), upload(&v));
+        let (k, v) = (upload(&k), upload(&v));
         let q = queue.upload(&q, &[1, heads, 1, d]).unwrap();
         // All but the last key where one is hidden.
         let shown: Vec<u8> = (0..keys).map(|j| u8::from(j < seen)).collect();
