@@ -153,6 +153,16 @@ unsafe fn store_turned(x: [__m512; 4], to: [*mut f32; 4]) {
     }
 }
 
+/// 32 bytes at `a` and 32 at `b`.
+#[inline(always)]
+unsafe fn side_by_side(a: *const u8, b: *const u8) -> __m512i {
+    // SAFETY: so many bytes at both.
+    unsafe {
+        let low = _mm512_castsi256_si512(_mm256_loadu_si256(a.cast()));
+        _mm512_inserti64x4::<1>(low, _mm256_loadu_si256(b.cast()))
+    }
+}
+
 /// The largest of each vector, in all lanes of the quarter of its number.
 #[inline(always)]
 unsafe fn largest(x: [__m512; 4]) -> __m512 {
@@ -327,17 +337,12 @@ impl<const R: usize> Bytes<R> {
         unsafe {
             let pairs = _mm512_loadu_si512(PAIRS.as_ptr().cast());
             for quad in 0..KEYS / 4 {
-                // Keys 0 and 2, 1 and 3.
-                let mut two = [_mm512_setzero_si512(); 2];
-                for i in 0..2 {
-                    let at = v[4 * quad + i].add(b * BLOCK_BYTES + 2);
-                    let other = v[4 * quad + i + 2].add(b * BLOCK_BYTES + 2);
-                    let low = _mm512_castsi256_si512(_mm256_loadu_si256(at.cast()));
-                    let high = _mm256_loadu_si256(other.cast());
-                    two[i] = _mm512_inserti64x4::<1>(low, high);
-                }
-                let low = _mm512_unpacklo_epi8(two[0], two[1]);
-                let high = _mm512_unpackhi_epi8(two[0], two[1]);
+                let rows = &v[4 * quad..4 * quad + 4];
+                let at = b * BLOCK_BYTES + 2;
+                let even = side_by_side(rows[0].add(at), rows[2].add(at));
+                let odd = side_by_side(rows[1].add(at), rows[3].add(at));
+                let low = _mm512_unpacklo_epi8(even, odd);
+                let high = _mm512_unpackhi_epi8(even, odd);
                 // Weights come in this order from packing.
                 let row = quad % 4 * 4 + quad / 4;
                 let to = self.v.add(b % 2 * 2 * TILE + row * 64);
@@ -446,7 +451,8 @@ impl<const R: usize> Bytes<R> {
 
 /// Scores of 16 keys from key `at` of the step on, number by number: infinite scales are no factors
 /// of a sum of codes.
-#[inline(always)]
+#[cold]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 unsafe fn exact_scores(p: &Problem<'_>, l: Lines, rows: &[*const u8; GROUP], at: usize) {
     // SAFETY: rows of keys and of queries, lines of scores; rows beyond the last repeat it.
     unsafe {
