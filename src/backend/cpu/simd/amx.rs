@@ -327,19 +327,32 @@ impl<const X: usize, const W: usize> Rows<X, W> {
             let (mut x, mut w) = (self.x, self.w);
             for _ in 0..steps {
                 let mut held = (X, W);
+                let single = const { order(X, W).len() == 1 };
                 for &(i, j) in const { order(X, W) } {
                     let (x, w) = (x.add(i * self.rows * 64), w.add(j * STEP));
                     if j != held.1 {
                         load::<6>(w, 128);
                     }
+                    if single {
+                        fetch.some();
+                    }
                     if i != held.0 {
                         load::<4>(x, 64);
                     }
                     P::add::<0, 4, 6>();
+                    if single {
+                        fetch.some();
+                    }
                     if j != held.1 {
                         load::<7>(w.add(64), 128);
                     }
+                    if single {
+                        fetch.some();
+                    }
                     P::add::<1, 4, 7>();
+                    if single {
+                        fetch.some();
+                    }
                     if TWO {
                         if i != held.0 {
                             load::<5>(x.add(16 * 64), 64);
@@ -352,8 +365,10 @@ impl<const X: usize, const W: usize> Rows<X, W> {
                 if MOVES {
                     before.some(pace);
                 }
-                for _ in 0..4 {
-                    fetch.some();
+                if !single {
+                    for _ in 0..4 {
+                        fetch.some();
+                    }
                 }
                 x = x.add(X * self.rows * 64);
                 w = w.add(W * STEP);

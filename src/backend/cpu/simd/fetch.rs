@@ -15,6 +15,8 @@ pub(crate) struct Fetch {
     pub pace: usize,
     /// Into the first level of cache, rather than the second.
     pub near: bool,
+    /// They stream by: what comes after the line is asked for.
+    pub streams: bool,
 }
 
 impl Fetch {
@@ -26,13 +28,18 @@ impl Fetch {
         gap: 0,
         pace: 0,
         near: false,
+        streams: false,
     };
 
     /// What four words of x are worth.
     #[inline(always)]
     pub fn some(&mut self) {
         for _ in 0..self.pace {
-            cells::prefetch(self.at, self.near);
+            if self.streams {
+                cells::stream(self.at);
+            } else {
+                cells::prefetch(self.at, self.near);
+            }
             self.at = self.at.wrapping_add(64);
             self.left = self.left.wrapping_sub(1);
             if self.left == 0 {

@@ -22,6 +22,7 @@ pub(super) const OF_TERMS: Blocking = Blocking {
     items: 8,
     shared: 0,
     near: false,
+    streams: false,
 };
 
 /// The kernel on the panels of `dots`.
@@ -36,6 +37,7 @@ pub(super) const fn kernel(dots: &Kernel, tiles: Tiles) -> Kernel {
             items: 8,
             shared: 4 << 20,
             near: false,
+            streams: false,
         },
         tiles,
         wide: None,
@@ -123,6 +125,7 @@ pub(super) unsafe fn block<
                         c: c.add(r * b.ld),
                         c_step: b.ld,
                         first: false,
+                        streams: false,
                     };
                     tile.run::<U>(most.min(rows - r), false, &mut fetch);
                 }

@@ -4,7 +4,7 @@ use super::{
     acts::row_words,
     kernel::{Block, Blocking, Done, Fill, Kernel, Lines, Source},
     panel::Matrix,
-    tile::LINE,
+    tile::{LINE, STREAMS},
 };
 use crate::backend::cpu::{
     matmul::simd::epilogue::Output,
@@ -33,8 +33,6 @@ const LINES: usize = 2 << 20;
 /// Words of lines of terms that all threads hold, where that is more: panels of terms cost more to
 /// make, and lines of them are longer.
 const LINES_OF_TERMS: usize = 16 << 20;
-/// Bytes that panels are fetched ahead of their use where they stream by.
-const AHEAD: usize = 3072;
 /// Panels of an item where the lines of a group are more than the second level of cache holds.
 const PANELS_OF_LONG: usize = 8;
 /// Words of such lines.
@@ -296,6 +294,9 @@ impl Item {
         let words = k.div_ceil(rows.per_word);
         let plain = p.out.is_plain();
         let terms = kernel.terms.as_ref();
+        let streams = kernel.packed.streams
+            && matches!(p.w, Weights::Packed(_))
+            && m <= STREAMS.min(group.height);
         let most = match p.w {
             _ if terms.is_some() => {
                 let most = kernel.packed.words[usize::from(m > Blocking::FEW)];
@@ -303,7 +304,8 @@ impl Item {
                 most + if words <= most * 5 / 4 { most / 4 } else { 0 }
             }
             // The panel streams by once.
-            Weights::Packed(_) if m <= group.height || words <= kernel.packed.words[0] => words,
+            Weights::Packed(_) if m <= group.height => words,
+            Weights::Packed(_) if words <= kernel.packed.words[0] => words,
             Weights::Plain(..) if m <= FEW || p.w.columns() => WORDS_OF_FEW,
             Weights::Plain(..) => WORDS_FILLED,
             Weights::Packed(_) => kernel.packed.words[usize::from(m > Blocking::FEW)],
@@ -394,7 +396,12 @@ impl Item {
                         panel,
                         panel_step: panel_bytes,
                         two,
-                        fetch: self.fetch(group, p, rows, (word0, block), (i, wide)),
+                        fetch: if streams {
+                            Fetch::NONE
+                        } else {
+                            self.fetch(group, p, rows, (word0, block), (i, wide))
+                        },
+                        streams,
                         c: c.add(i * columns),
                         ld,
                         rows: m,
@@ -477,9 +484,9 @@ impl Item {
             // The panel streams by once.
             let at = w.wrapping_add((self.panel + i) * (kernel.panel_bytes)(rows.k));
             return Fetch {
-                at: at.wrapping_add(AHEAD),
+                at,
                 pace: (4 / kernel.step * kernel.step_bytes).div_ceil(64),
-                near: true,
+                streams: true,
                 ..Fetch::NONE
             };
         }
@@ -520,6 +527,7 @@ impl Item {
                     gap: (w.n_step * size).wrapping_sub(row * 64),
                     pace: (kernel.columns * wide * row).div_ceil(paces),
                     near: false,
+                    streams: false,
                 }
             }
         }

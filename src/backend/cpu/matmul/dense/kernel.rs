@@ -35,6 +35,8 @@ pub(super) struct Block<'a> {
     /// Rows of a tile.
     pub height: usize,
     pub fetch: Fetch,
+    /// The panels come from memory as the first tile multiplies them.
+    pub streams: bool,
     /// Set for the last block: where the sums go.
     pub done: Option<Done<'a>>,
 }
@@ -81,6 +83,8 @@ pub(super) struct Blocking {
     pub shared: usize,
     /// Fetch panels into the first level of cache.
     pub near: bool,
+    /// One tile asks for panels as it multiplies them, by lines.
+    pub streams: bool,
 }
 
 impl Blocking {
@@ -94,6 +98,7 @@ impl Blocking {
         items: 16,
         shared: usize::MAX,
         near: true,
+        streams: true,
     };
 }
 
@@ -176,6 +181,7 @@ pub(super) unsafe fn block<U: Unit>(b: Block<'_>) {
                 c,
                 c_step: ld,
                 first: b.word0 == 0,
+                streams: b.streams && m0 == 0,
             };
             tile.run::<U>(rows, b.two, &mut fetch);
             if let Some(done) = b.done {

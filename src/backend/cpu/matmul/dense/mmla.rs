@@ -60,6 +60,7 @@ pub(super) const fn kernel(dots: &Kernel, tiles: Tiles) -> Kernel {
         most: [ROWS, 0],
         packed: Blocking {
             rows: 2,
+            streams: false,
             ..Blocking::DOTS
         },
         tiles,

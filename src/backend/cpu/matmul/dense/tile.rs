@@ -1,7 +1,7 @@
 //! The inner loops: some rows of x by a panel of columns, in registers.
 
 use super::unit::Unit;
-use crate::backend::cpu::simd::{Fetch, Simd};
+use crate::backend::cpu::simd::{Fetch, Simd, cells};
 
 /// Words of a line of x.
 pub(super) const LINE: usize = 16;
@@ -14,6 +14,10 @@ pub(super) const fn most_rows<U: Unit>() -> usize {
 pub(super) const fn most_rows_of_two<U: Unit>() -> usize {
     U::ROWS[1]
 }
+
+/// Most rows of a tile of one panel that comes from memory as it is multiplied: more leave no
+/// registers for what that takes.
+pub(super) const STREAMS: usize = 8;
 
 /// Columns of a panel.
 pub(super) const fn columns<U: Unit>() -> usize {
@@ -36,6 +40,8 @@ pub(super) struct Tile {
     pub c_step: usize,
     /// Replace what is in c.
     pub first: bool,
+    /// The panels come from memory as they are multiplied.
+    pub streams: bool,
 }
 
 impl Tile {
@@ -48,31 +54,43 @@ impl Tile {
     pub unsafe fn run<U: Unit>(self, rows: usize, two: bool, f: &mut Fetch) {
         // SAFETY: the caller's contract is the callee's.
         unsafe {
-            match (two, rows) {
-                (true, 1) => self.rows::<U, 1, 4>(f),
-                (true, 2) => self.rows::<U, 2, 4>(f),
-                (true, 3) => self.rows::<U, 3, 4>(f),
-                (true, 4) => self.rows::<U, 4, 4>(f),
-                (true, 5) => self.rows::<U, 5, 4>(f),
-                (true, _) => self.rows::<U, 6, 4>(f),
-                (false, 1) => self.rows::<U, 1, 2>(f),
-                (false, 2) => self.rows::<U, 2, 2>(f),
-                (false, 3) => self.rows::<U, 3, 2>(f),
-                (false, 4) => self.rows::<U, 4, 2>(f),
-                (false, 5) => self.rows::<U, 5, 2>(f),
-                (false, 6) => self.rows::<U, 6, 2>(f),
-                (false, 7) => self.rows::<U, 7, 2>(f),
-                (false, 8) => self.rows::<U, 8, 2>(f),
-                (false, 9) => self.rows::<U, 9, 2>(f),
-                (false, 10) => self.rows::<U, 10, 2>(f),
-                (false, 11) => self.rows::<U, 11, 2>(f),
-                (false, _) => self.rows::<U, 12, 2>(f),
+            match (self.streams, two, rows) {
+                (true, true, _) => self.few::<U, 4, true>(rows, f),
+                (true, false, ..=STREAMS) => self.few::<U, 2, true>(rows, f),
+                (false, true, _) => self.few::<U, 4, false>(rows, f),
+                (false, false, ..=STREAMS) => self.few::<U, 2, false>(rows, f),
+                (_, false, 9) => self.rows::<U, 9, 2, false>(f),
+                (_, false, 10) => self.rows::<U, 10, 2, false>(f),
+                (_, false, 11) => self.rows::<U, 11, 2, false>(f),
+                (_, false, _) => self.rows::<U, 12, 2, false>(f),
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn rows<U: Unit, const MR: usize, const NV: usize>(self, fetch: &mut Fetch) {
+    unsafe fn few<U: Unit, const NV: usize, const STREAM: bool>(self, rows: usize, f: &mut Fetch) {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe {
+            match rows {
+                1 => self.rows::<U, 1, NV, STREAM>(f),
+                2 => self.rows::<U, 2, NV, STREAM>(f),
+                3 => self.rows::<U, 3, NV, STREAM>(f),
+                4 => self.rows::<U, 4, NV, STREAM>(f),
+                5 => self.rows::<U, 5, NV, STREAM>(f),
+                6 => self.rows::<U, 6, NV, STREAM>(f),
+                7 if NV == 2 => self.rows::<U, 7, NV, STREAM>(f),
+                _ if NV == 2 => self.rows::<U, 8, NV, STREAM>(f),
+                // Two panels never meet more.
+                _ => self.rows::<U, 6, NV, STREAM>(f),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn rows<U: Unit, const MR: usize, const NV: usize, const STREAM: bool>(
+        self,
+        fetch: &mut Fetch,
+    ) {
         let lanes = U::S::LANES;
         // SAFETY: the loops stay inside the lines, the steps and the rows of c.
         unsafe {
@@ -88,10 +106,12 @@ impl Tile {
             let step = columns::<U>() * U::BYTES;
             for _ in 0..self.words / LINE {
                 for _ in 0..LINE / 4 {
-                    fetch.some();
+                    if !STREAM {
+                        fetch.some();
+                    }
                     for i in 0..4 / U::STEP {
                         let x = x.add(i * U::STEP);
-                        self.step::<U, MR, NV>(x, panel.add(i * step), &mut acc);
+                        self.step::<U, MR, NV, STREAM>(x, panel.add(i * step), &mut acc);
                     }
                     x = x.add(4);
                     panel = panel.add(4 / U::STEP * step);
@@ -99,7 +119,7 @@ impl Tile {
                 x = x.add((MR - 1) * LINE);
             }
             for _ in 0..(self.words % LINE).div_ceil(U::STEP) {
-                self.step::<U, MR, NV>(x, panel, &mut acc);
+                self.step::<U, MR, NV, STREAM>(x, panel, &mut acc);
                 x = x.add(U::STEP);
                 panel = panel.add(step);
             }
@@ -112,7 +132,7 @@ impl Tile {
     }
 
     #[inline(always)]
-    unsafe fn step<U: Unit, const MR: usize, const NV: usize>(
+    unsafe fn step<U: Unit, const MR: usize, const NV: usize, const STREAM: bool>(
         self,
         x: *const u32,
         panel: *const u8,
@@ -123,7 +143,11 @@ impl Tile {
         unsafe {
             let mut w = [U::step(panel); NV];
             for v in 0..NV {
-                w[v] = U::step(panel.add(v / 2 * self.panel_step + v % 2 * vector));
+                let at = panel.add(v / 2 * self.panel_step + v % 2 * vector);
+                if STREAM && (vector >= 64 || v % (64 / vector) == 0) {
+                    cells::stream(at);
+                }
+                w[v] = U::step(at);
             }
             for s in 0..U::STEP {
                 for r in 0..MR {

@@ -11,7 +11,6 @@ use super::{
 };
 use crate::backend::cpu::{
     isa::Isa,
-    matmul::simd::MAX_M,
     simd::{self, Avx2, Avx512, Simd},
 };
 use crate::{DType, op::PackTag};
@@ -237,7 +236,9 @@ impl Tier {
         match (self, math) {
             (Tier::Amx, Math::F32) if w == Some(DType::F32) => 48,
             (Tier::Amx, Math::F32) => 24,
-            (Tier::Amx, _) => MAX_M as u64 + 1,
+            // Fewer take dot products less time than tiles take to load.
+            (Tier::Amx, Math::I8) => 7,
+            (Tier::Amx, Math::Bf16) => 6,
             _ => 0,
         }
     }

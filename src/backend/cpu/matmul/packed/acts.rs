@@ -3,7 +3,10 @@
 
 #[cfg(target_arch = "aarch64")]
 use super::neon::quantize_block;
-use super::{class::BLOCK, tile::Strip};
+use super::{
+    class::BLOCK,
+    tile::{ROWS, STREAM_ROWS, Strip},
+};
 #[cfg(target_arch = "x86_64")]
 use crate::backend::cpu::matmul::simd::q8_rows::quantize_block;
 use crate::backend::cpu::{matmul::simd::epilogue::Floats, pool::Pool, simd::Elem};
@@ -29,11 +32,15 @@ pub(super) struct Place {
     pub slot: usize,
 }
 
-/// Cuts rows into strips of `most` rows, the last one of 1 or with zero rows.
+/// Rows that kernels are made for.
+const STEPS: [usize; 3] = [1, ROWS, STREAM_ROWS];
+
+/// Cuts rows into strips of `most` rows, one of [`STEPS`]; the last may be lower, and have zero
+/// rows.
 pub(super) fn cut(rows: Range<usize>, most: usize, slot: &mut usize, out: &mut Vec<Place>) {
     for first in rows.clone().step_by(most) {
         let count = most.min(rows.end - first);
-        let rows = if count == 1 { 1 } else { most };
+        let rows = STEPS.into_iter().find(|&s| s >= count).unwrap_or(most);
         out.push(Place {
             first,
             count,

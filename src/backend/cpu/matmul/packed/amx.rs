@@ -125,6 +125,7 @@ fn ahead(x: *const u32, k: usize, k0: usize, kc: usize, strips: &[Place], pairs:
         // Tiles ask four times a step.
         pace: (len / BLOCK * rows).div_ceil(pairs * strips.len() * kc / BLOCK * 4),
         near: false,
+        streams: false,
     }
 }
 

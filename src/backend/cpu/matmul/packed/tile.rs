@@ -5,6 +5,7 @@ use super::{
     class::{BLOCK, Layout, Scales, TILE, groups},
     lanes::Lanes,
 };
+use crate::backend::cpu::simd::cells;
 
 /// Rows of x in 8 bits that are multiplied at once, `R` of them, from some k on.
 #[derive(Clone, Copy)]
@@ -37,17 +38,19 @@ pub(super) const ROWS: usize = 4;
 /// memory between blocks, which costs less than loads of x for one tile alone.
 pub(super) const STREAM_ROWS: usize = 8;
 
-/// How far ahead of the loads weights are asked for: into the second cache, since the first has
-/// too few misses under way at a time to keep memory busy.
-const AHEAD: usize = 8192;
-
 /// `c[R][c_step] += x . w` for `C` tiles, `units` units each; tile `i` at `w[i]`, its 16 columns
 /// of c at `c[i]`.
 ///
 /// # Safety
 /// They exist, and `R` rows of the strip over as many k; the CPU has the features of `L`.
 #[inline(always)]
-pub(super) unsafe fn tile<L: Lanes, K: Layout, const R: usize, const C: usize, const FAR: bool>(
+pub(super) unsafe fn tile<
+    L: Lanes,
+    K: Layout,
+    const R: usize,
+    const C: usize,
+    const STREAM: bool,
+>(
     mut w: [*const u8; C],
     x: Strip,
     units: usize,
@@ -65,24 +68,17 @@ pub(super) unsafe fn tile<L: Lanes, K: Layout, const R: usize, const C: usize, c
             let mut unit = [[L::zero(); 2]; C];
             for i in 0..C {
                 unit[i] = K::Scales::unit::<L>(w[i], p.factor);
-                if FAR {
-                    for line in 0..K::Scales::HEAD / 64 {
-                        L::prefetch(w[i].wrapping_add(AHEAD + 64 * line));
-                    }
-                }
             }
             for block in 0..blocks {
                 let mut at = [w[0]; C];
                 for i in 0..C {
                     at[i] = w[i].add(K::Scales::HEAD + block * (BLOCK * TILE * K::BITS / 8));
-                    if FAR {
-                        for line in 0..K::BITS {
-                            L::prefetch(at[i].wrapping_add(AHEAD + 64 * line));
-                        }
+                    if STREAM && block < K::Scales::HEAD / 64 {
+                        cells::stream(w[i].add(64 * block));
                     }
                 }
                 if subs == 1 {
-                    let dots = dots::<L, K, R, C, 0, 8>(at, x, b, 0, table);
+                    let dots = dots::<L, K, R, C, STREAM, 0, 8>(at, x, b, 0, table);
                     for i in 0..C {
                         let scale = K::Scales::scale::<L>(w[i], unit[i], block, 0);
                         for r in 0..R {
@@ -94,14 +90,14 @@ pub(super) unsafe fn tile<L: Lanes, K: Layout, const R: usize, const C: usize, c
                 } else {
                     // Integer sums as floats, scaled by the weights.
                     let mut t = [[L::zero(); C]; R];
-                    let half = dots::<L, K, R, C, 0, 4>(at, x, b, 0, table);
+                    let half = dots::<L, K, R, C, STREAM, 0, 4>(at, x, b, 0, table);
                     for i in 0..C {
                         let scale = K::Scales::scale::<L>(w[i], unit[i], block, 0);
                         for r in 0..R {
                             t[r][i] = L::mul(L::to_f32(half[r][i]), scale);
                         }
                     }
-                    let half = dots::<L, K, R, C, 4, 8>(at, x, b, 1, table);
+                    let half = dots::<L, K, R, C, STREAM, 4, 8>(at, x, b, 1, table);
                     for i in 0..C {
                         let scale = K::Scales::scale::<L>(w[i], unit[i], block, 1);
                         for r in 0..R {
@@ -148,6 +144,7 @@ unsafe fn dots<
     K: Layout,
     const R: usize,
     const C: usize,
+    const STREAM: bool,
     const FROM: usize,
     const TO: usize,
 >(
@@ -169,6 +166,9 @@ unsafe fn dots<
         groups!(G, FROM, TO, {
             let mut codes = [table; C];
             for i in 0..C {
+                if STREAM && G * K::BITS % 8 < K::BITS {
+                    cells::stream(at[i].add(G * K::BITS / 8 * 64));
+                }
                 codes[i] = K::code::<L, G>(at[i], table);
             }
             for r in 0..R {
