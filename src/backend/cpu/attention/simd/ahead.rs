@@ -13,23 +13,26 @@ pub(super) fn distance(rows: &[*const u8]) -> Option<usize> {
     same.then_some(step)
 }
 
-/// Rows of a later step that are asked for a line at a time.
+/// Rows that are wanted later and asked for a line at a time.
 #[derive(Clone, Copy)]
 pub(super) struct Ahead {
     at: *const u8,
     /// Bytes to the next line: 0 where there is nothing to ask for.
     pace: usize,
     lines: usize,
+    /// For the first level of cache.
+    near: bool,
 }
 
 impl Ahead {
     /// Lines of rows that lie one behind the other; others are asked for at once.
     #[inline(always)]
-    pub fn new(rows: &[*const u8], bytes: usize) -> Self {
+    pub fn new(rows: &[*const u8], bytes: usize, near: bool) -> Self {
         let none = |at| Ahead {
             at,
             pace: 0,
             lines: 0,
+            near,
         };
         match rows {
             // A place that is always near.
@@ -38,11 +41,12 @@ impl Ahead {
                 at: *first,
                 pace: 64,
                 lines: (rows.len() * bytes).div_ceil(64) + 1,
+                near,
             },
             [first, ..] => {
                 for &row in rows {
                     for at in (0..bytes).step_by(64) {
-                        cells::prefetch(row.wrapping_add(at), false);
+                        cells::prefetch(row.wrapping_add(at), near);
                     }
                 }
                 none(*first)
@@ -52,7 +56,7 @@ impl Ahead {
 
     #[inline(always)]
     pub fn line(self, i: usize) {
-        cells::prefetch(self.at.wrapping_add(i * self.pace), false);
+        cells::prefetch(self.at.wrapping_add(i * self.pace), self.near);
     }
 
     /// Lines from the `i`-th on.

@@ -11,6 +11,7 @@ use super::{
     numbers::Q8,
     problem::{Problem, Task},
     products::Products,
+    vectors::{fold, halves, largest, side_by_side, store_turned},
 };
 use crate::backend::cpu::simd::{
     Avx512, Simd,
@@ -120,81 +121,6 @@ unsafe fn scales(
     }
 }
 
-/// The quarters `FIRST` and `SECOND` of two vectors, added.
-#[inline(always)]
-unsafe fn fold<const FIRST: i32, const SECOND: i32>(a: __m512, b: __m512) -> __m512 {
-    // SAFETY: the caller has the features.
-    unsafe {
-        _mm512_add_ps(
-            _mm512_shuffle_f32x4::<FIRST>(a, b),
-            _mm512_shuffle_f32x4::<SECOND>(a, b),
-        )
-    }
-}
-
-/// Quarters of four vectors, transposed as matrices of 4 by 4 and stored to rows `to`.
-#[inline(always)]
-unsafe fn store_turned(x: [__m512; 4], to: [*mut f32; 4]) {
-    // SAFETY: 16 floats at each.
-    unsafe {
-        let low = [
-            _mm512_unpacklo_ps(x[0], x[1]),
-            _mm512_unpacklo_ps(x[2], x[3]),
-        ];
-        let high = [
-            _mm512_unpackhi_ps(x[0], x[1]),
-            _mm512_unpackhi_ps(x[2], x[3]),
-        ];
-        // The last rows may stand for others, so the first come last.
-        _mm512_storeu_ps(to[3], _mm512_shuffle_ps::<0xee>(high[0], high[1]));
-        _mm512_storeu_ps(to[2], _mm512_shuffle_ps::<0x44>(high[0], high[1]));
-        _mm512_storeu_ps(to[1], _mm512_shuffle_ps::<0xee>(low[0], low[1]));
-        _mm512_storeu_ps(to[0], _mm512_shuffle_ps::<0x44>(low[0], low[1]));
-    }
-}
-
-/// 32 bytes at `a` and 32 at `b`.
-#[inline(always)]
-unsafe fn side_by_side(a: *const u8, b: *const u8) -> __m512i {
-    // SAFETY: so many bytes at both.
-    unsafe {
-        let low = _mm512_castsi256_si512(_mm256_loadu_si256(a.cast()));
-        _mm512_inserti64x4::<1>(low, _mm256_loadu_si256(b.cast()))
-    }
-}
-
-/// The largest of each vector, in all lanes of the quarter of its number.
-#[inline(always)]
-unsafe fn largest(x: [__m512; 4]) -> __m512 {
-    // SAFETY: the caller has the features.
-    unsafe {
-        let ab = _mm512_max_ps(
-            _mm512_shuffle_f32x4::<0x88>(x[0], x[1]),
-            _mm512_shuffle_f32x4::<0xdd>(x[0], x[1]),
-        );
-        let cd = _mm512_max_ps(
-            _mm512_shuffle_f32x4::<0x88>(x[2], x[3]),
-            _mm512_shuffle_f32x4::<0xdd>(x[2], x[3]),
-        );
-        let all = _mm512_max_ps(
-            _mm512_shuffle_f32x4::<0x88>(ab, cd),
-            _mm512_shuffle_f32x4::<0xdd>(ab, cd),
-        );
-        let all = _mm512_max_ps(all, _mm512_permute_ps::<0b10_11_00_01>(all));
-        _mm512_max_ps(all, _mm512_permute_ps::<0b01_00_11_10>(all))
-    }
-}
-
-/// Numbers of 16 bits as two bytes, the high one rounded to nearest: `256 high + low`.
-#[inline(always)]
-unsafe fn halves(x: __m512i) -> [__m512i; 2] {
-    // SAFETY: the caller has the features.
-    unsafe {
-        let high = _mm512_srai_epi16::<8>(_mm512_add_epi16(x, _mm512_set1_epi16(128)));
-        [high, _mm512_sub_epi16(x, _mm512_slli_epi16::<8>(high))]
-    }
-}
-
 impl<const R: usize> Bytes<R> {
     const SHAPES: [(u8, u16); 8] = {
         let w = (2 * R as u8, 64);
@@ -278,10 +204,10 @@ impl<const R: usize> Bytes<R> {
         }
     }
 
-    /// Sums of the products of 16 keys over the blocks, in `l.scores`. Asks for lines from `ahead`
-    /// on, `pace` bytes apart, meanwhile.
+    /// Sums of the products of 16 keys over the blocks, in `l.scores`. Asks for the lines of `ahead`
+    /// and `near` meanwhile.
     #[inline(always)]
-    unsafe fn scores(&self, l: Lines, blocks: usize, at: usize, ahead: Ahead) {
+    unsafe fn scores(&self, l: Lines, blocks: usize, at: usize, ahead: Ahead, near: Ahead) {
         let per_tile = 8 / R;
         let tiles = blocks.div_ceil(per_tile);
         // SAFETY: tiles of products, lines of scores.
@@ -299,9 +225,11 @@ impl<const R: usize> Bytes<R> {
                     }
                     acc[key] = _mm512_fmadd_ps(x, scale, acc[key]);
                     ahead.line(t * GROUP + key);
+                    near.line(t * GROUP + key);
                 }
             }
             ahead.rest(tiles * GROUP);
+            near.rest(tiles * GROUP);
             for key in 0..GROUP {
                 acc[key] = _mm512_mul_ps(acc[key], self.columns);
             }
@@ -464,7 +392,7 @@ unsafe fn exact_scores(p: &Problem<'_>, l: Lines, rows: &[*const u8; GROUP], at:
                     q[r] = l.q.add(row * l.dk).cast_const();
                     s[r] = l.scores.add(row * KEYS + at + 4 * j);
                 }
-                <Exact as Products<Avx512>>::scores::<Q8, 4, 4>(q, k, p.dk, s, k);
+                <Exact as Products<Avx512>>::scores::<Q8, 4, 4>(q, k, p.dk, s, None);
             }
         }
     }
@@ -542,15 +470,19 @@ impl<const R: usize> Few<Avx512, KEYS> for Bytes<R> {
         l: Lines,
         step: &Step<KEYS>,
         hidden: &Step<KEYS>,
-        [next, _]: [&Step<KEYS>; 2],
+        next: &Step<KEYS>,
     ) {
         let (k_blocks, v_blocks) = blocks(p);
         let (k_bytes, v_bytes) = (k_blocks * BLOCK_BYTES, v_blocks * BLOCK_BYTES);
         let n = step.n;
         // SAFETY: rows of the cache; those behind the last key repeat it.
         unsafe {
-            let ask =
-                |at: usize| Ahead::new(&next.k[at.min(next.n)..(at + GROUP).min(next.n)], k_bytes);
+            let ask = |at: usize| {
+                let rows = &next.k[at.min(next.n)..(at + GROUP).min(next.n)];
+                Ahead::new(rows, k_bytes, false)
+            };
+            // Values of this step have come to the second level of cache by now.
+            let near = |at: usize| Ahead::new(&step.v[at..at + GROUP], v_bytes, true);
             let mut wild = _mm512_setzero_ps();
             let (keys, values) = (step.k.as_chunks::<GROUP>().0, step.v.as_chunks().0);
             for (rows, at) in keys.iter().zip((0..n).step_by(GROUP)) {
@@ -567,13 +499,13 @@ impl<const R: usize> Few<Avx512, KEYS> for Bytes<R> {
                     }
                 }
                 if at > 0 {
-                    self.scores(l, k_blocks, at - GROUP, ask(at - GROUP));
+                    self.scores(l, k_blocks, at - GROUP, ask(at - GROUP), near(at - GROUP));
                 } else if self.waiting {
                     self.values(v_blocks - 1);
                 }
             }
             let last = (n - 1) / GROUP * GROUP;
-            self.scores(l, k_blocks, last, ask(last));
+            self.scores(l, k_blocks, last, ask(last), near(last));
             if Avx512::sum(wild).is_nan() {
                 for (rows, at) in keys.iter().zip((0..n).step_by(GROUP)) {
                     exact_scores(p, l, rows, at);
@@ -605,7 +537,7 @@ impl<const R: usize> Few<Avx512, KEYS> for Bytes<R> {
                 order(l, p.dv);
                 return;
             }
-            let ahead = Ahead::new(&next.v[..next.n], v_bytes);
+            let ahead = Ahead::new(&next.v[..next.n], v_bytes, false);
             for b in 0..v_blocks {
                 self.interleave(&step.v, b, ahead);
                 self.weights(l, b);

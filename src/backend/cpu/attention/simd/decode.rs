@@ -93,7 +93,7 @@ pub(super) trait Few<S: Lanes, const K: usize>: Sized {
     /// Takes the queries of `l`, which may be overwritten. `None` where they are not for it.
     unsafe fn begin(p: &Problem<'_>, l: Lines, memory: *mut f32) -> Option<Self>;
     /// Scores, weights and sums of a step. `hidden` tells which keys are on no page, `step` has
-    /// rows for all. Asks for rows of the steps `ahead` meanwhile.
+    /// rows for all. Asks for rows of the `next` step meanwhile, which has none after the last.
     unsafe fn step(
         &mut self,
         p: &Problem<'_>,
@@ -101,7 +101,7 @@ pub(super) trait Few<S: Lanes, const K: usize>: Sized {
         l: Lines,
         step: &Step<K>,
         hidden: &Step<K>,
-        ahead: [&Step<K>; 2],
+        next: &Step<K>,
     );
     /// Leaves the sums of `l` in the order of the values.
     unsafe fn end(self, p: &Problem<'_>, l: Lines);
@@ -321,16 +321,14 @@ pub(super) unsafe fn task<S: Lanes, W: Few<S, K>, const K: usize>(
         let Some(mut way) = W::begin(p, l, memory.add(own)) else {
             return false;
         };
-        // This step and those after it, by turns.
-        let mut steps = [Step::<K>::NONE; 3];
+        // This step and the next, by turns.
+        let mut steps = [Step::<K>::NONE; 2];
         steps[0].fill(p, task, task.keys.0);
-        steps[1].fill(p, task, steps[0].first + steps[0].n);
         let mut turn = 0;
         while steps[turn].n > 0 {
-            let [next, after] = [(turn + 1) % 3, (turn + 2) % 3];
-            let first = steps[next].first + steps[next].n;
-            steps[after].fill(p, task, first);
-            let (step, ahead) = (&steps[turn], [&steps[next], &steps[after]]);
+            let first = steps[turn].first + steps[turn].n;
+            steps[1 - turn].fill(p, task, first);
+            let (step, next) = (&steps[turn], &steps[1 - turn]);
             if step.lost {
                 // Where a key is on no page, any that is stands in for it: its score is hidden.
                 let k = step.k[..step.n].iter().find(|k| !k.is_null()).copied();
@@ -346,12 +344,12 @@ pub(super) unsafe fn task<S: Lanes, W: Few<S, K>, const K: usize>(
                     for row in full.v.iter_mut().filter(|r| r.is_null()) {
                         *row = v;
                     }
-                    way.step(p, task, l, &full, step, ahead);
+                    way.step(p, task, l, &full, step, next);
                 }
             } else {
-                way.step(p, task, l, step, step, ahead);
+                way.step(p, task, l, step, step, next);
             }
-            turn = next;
+            turn = 1 - turn;
         }
         way.end(p, l);
         for r in 0..rows {

@@ -5,7 +5,7 @@ use super::{
     block::{KEYS, Span},
     lanes::Lanes,
     numbers::Numbers,
-    products::{self, Products, fetch},
+    products::{self, Coming, Products},
 };
 use crate::backend::cpu::simd::{Avx512, Simd};
 use std::arch::x86_64::*;
@@ -158,7 +158,7 @@ impl Products<Avx512> for Halves {
         k: [*const u8; G],
         dk: usize,
         s: [*mut f32; R],
-        next: [*const u8; G],
+        ahead: Option<(&Coming<'_>, usize)>,
     ) {
         // SAFETY: dk numbers of each row; R * G is 16; G scores of each row.
         unsafe {
@@ -170,7 +170,9 @@ impl Products<Avx512> for Halves {
                     x[r] = load(q[r].add(i / 2));
                 }
                 for j in 0..G {
-                    fetch::<N>(next[j], i, 32);
+                    if let Some((ahead, first)) = ahead {
+                        ahead.fetch::<N>(first + j, i, 32);
+                    }
                     let k = pairs(whole::<N>(k[j], i));
                     for r in 0..R {
                         acc[r * G + j] = _mm512_dpbf16_ps(acc[r * G + j], k, pairs(x[r]));
@@ -202,7 +204,7 @@ impl Products<Avx512> for Halves {
         i: usize,
         n: usize,
         sums: [*mut f32; R],
-        next: &[*const u8],
+        ahead: Option<&Coming<'_>>,
     ) {
         // SAFETY: columns of the values, pairs of weights, sums of the rows.
         unsafe {
@@ -213,8 +215,9 @@ impl Products<Avx512> for Halves {
                 }
             }
             for (j, v) in v.chunks(2).enumerate() {
-                for row in next.iter().skip(2 * j).take(2) {
-                    fetch::<N>(*row, i, C * 16);
+                if let Some(ahead) = ahead {
+                    ahead.fetch::<N>(2 * j, i, C * 16);
+                    ahead.fetch::<N>(2 * j + 1, i, C * 16);
                 }
                 // The weight behind the last key is 0.
                 let rows = [v[0], v[v.len() - 1]];

@@ -18,6 +18,8 @@ mod split;
 mod streams;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
+#[cfg(target_arch = "x86_64")]
+mod vectors;
 
 #[cfg(target_arch = "x86_64")]
 use self::{arithmetic::Arithmetic, bytes::Bytes, halves::Halves, tiles::Tiles};

@@ -7,14 +7,35 @@ use crate::backend::cpu::simd::cells;
 /// be on their way at any time.
 pub(super) const KEYS: usize = 16;
 
-/// Asks the second level of cache for numbers `i..i + n` of a row: the first has room for too few
-/// requests on their way.
-#[inline(always)]
-pub(super) fn fetch<N: Numbers>(row: *const u8, i: usize, n: usize) {
-    let mut at = N::bytes(i);
-    while at < N::bytes(i + n) {
-        cells::prefetch(row.wrapping_add(at), false);
-        at += 64;
+/// Rows that are asked for while those of a step are read.
+#[derive(Clone, Copy)]
+pub(super) struct Coming<'a> {
+    /// Of the next step, for the second level of cache: the first has room for too few requests on
+    /// their way.
+    far: &'a [*const u8; KEYS],
+    /// Half a step on, for the first level, where they come to from the second.
+    near: [*const u8; KEYS],
+}
+
+impl<'a> Coming<'a> {
+    #[inline(always)]
+    pub fn new(rows: &[*const u8; KEYS], next: &'a [*const u8; KEYS]) -> Coming<'a> {
+        let (mut near, half) = (*next, KEYS / 2);
+        near[..half].copy_from_slice(&rows[half..]);
+        near[half..].copy_from_slice(&next[..half]);
+        Coming { far: next, near }
+    }
+
+    /// Asks for numbers `i..i + n` while those of row `j` are read.
+    #[inline(always)]
+    pub fn fetch<N: Numbers>(&self, j: usize, i: usize, n: usize) {
+        let (far, near) = (self.far[j % KEYS], self.near[j % KEYS]);
+        let mut at = N::bytes(i);
+        while at < N::bytes(i + n) {
+            cells::prefetch(far.wrapping_add(at), false);
+            cells::prefetch(near.wrapping_add(at), true);
+            at += 64;
+        }
     }
 }
 
@@ -29,24 +50,25 @@ pub(super) trait Products<S: Lanes> {
     unsafe fn pack_query(q: *mut f32, dk: usize);
     /// Weights of [`KEYS`] keys, in place.
     unsafe fn pack_weights(w: *mut f32);
-    /// Products of `R` rows of q and `G` keys; `R * G = LANES`. `G` scores of each row. Asks for the
-    /// rows `next` meanwhile.
+    /// Products of `R` rows of q and `G` keys; `R * G = LANES`. `G` scores of each row. Asks for
+    /// what is
+    /// `ahead` meanwhile; the first key is the so-manieth of its step.
     unsafe fn scores<N: Numbers, const R: usize, const G: usize>(
         q: [*const f32; R],
         k: [*const u8; G],
         dk: usize,
         s: [*mut f32; R],
-        next: [*const u8; G],
+        ahead: Option<(&Coming<'_>, usize)>,
     );
     /// `sums += weights . values` of `R` rows and `C` vectors of columns from `i` on; `n` columns
-    /// in the last vector. Asks for the same columns of the rows `next` meanwhile.
+    /// in the last vector. Asks for the same columns of what is `ahead` meanwhile.
     unsafe fn weigh<N: Numbers, const R: usize, const C: usize>(
         w: [*const f32; R],
         v: &[*const u8],
         i: usize,
         n: usize,
         sums: [*mut f32; R],
-        next: &[*const u8],
+        ahead: Option<&Coming<'_>>,
     );
 }
 
@@ -63,7 +85,7 @@ impl<S: Lanes> Products<S> for Exact {
         k: [*const u8; G],
         dk: usize,
         s: [*mut f32; R],
-        next: [*const u8; G],
+        ahead: Option<(&Coming<'_>, usize)>,
     ) {
         // SAFETY: dk numbers of each row; `LANES` is at most 16; G scores of each row.
         unsafe {
@@ -71,7 +93,9 @@ impl<S: Lanes> Products<S> for Exact {
             let mut i = 0;
             while i + 2 * S::LANES <= dk {
                 for j in 0..G {
-                    fetch::<N>(next[j], i, 2 * S::LANES);
+                    if let Some((ahead, first)) = ahead {
+                        ahead.fetch::<N>(first + j, i, 2 * S::LANES);
+                    }
                     let k = N::load_two::<S>(k[j], i);
                     for r in 0..R {
                         let x = S::load(q[r].add(i));
@@ -120,7 +144,7 @@ impl<S: Lanes> Products<S> for Exact {
         i: usize,
         n: usize,
         sums: [*mut f32; R],
-        next: &[*const u8],
+        ahead: Option<&Coming<'_>>,
     ) {
         // SAFETY: columns of the values, weights of the keys, sums of the rows.
         unsafe {
@@ -131,8 +155,8 @@ impl<S: Lanes> Products<S> for Exact {
                 }
             }
             for (j, &v) in v.iter().enumerate() {
-                if let Some(&row) = next.get(j) {
-                    fetch::<N>(row, i, C * S::LANES);
+                if let Some(ahead) = ahead {
+                    ahead.fetch::<N>(j, i, C * S::LANES);
                 }
                 let mut x = [S::zero(); C];
                 for c in 0..C {

@@ -5,7 +5,7 @@ use super::{
     lanes::Lanes,
     numbers::Numbers,
     problem::{Problem, Task},
-    products::{KEYS, Products},
+    products::{Coming, KEYS, Products},
 };
 use std::marker::PhantomData;
 
@@ -18,14 +18,14 @@ pub(super) struct Streams<A, N, const G1: usize, const G2: usize, const G4: usiz
     PhantomData<(A, N)>,
 );
 
-/// Scores of all rows against the keys of a step. Asks for the rows `next` meanwhile.
+/// Scores of all rows against the keys of a step. Asks for what is `ahead` of them meanwhile.
 #[inline(always)]
 unsafe fn all_scores<S: Lanes, A: Products<S>, N: Numbers, const R: usize, const G: usize>(
     p: &Problem<'_>,
     l: Lines,
     r0: usize,
     step: &Step<KEYS>,
-    next: &[*const u8],
+    ahead: Option<&Coming<'_>>,
 ) {
     // SAFETY: rows beyond the last repeat it, and so do keys; see `scores`.
     unsafe {
@@ -38,29 +38,27 @@ unsafe fn all_scores<S: Lanes, A: Products<S>, N: Numbers, const R: usize, const
         let mut j = 0;
         while j < step.n {
             let mut k = [std::ptr::null(); G];
-            let (mut to, mut ahead) = (s, k);
+            let mut to = s;
             for g in 0..G {
                 k[g] = step.k[(j + g).min(step.n - 1)];
-                // Where there is none, a row that is there already costs the least.
-                ahead[g] = next.get(j + g).copied().unwrap_or(k[g]);
             }
             for to in &mut to {
                 *to = to.add(j);
             }
-            A::scores::<N, R, G>(q, k, p.dk, to, ahead);
+            A::scores::<N, R, G>(q, k, p.dk, to, ahead.map(|a| (a, j)));
             j += G;
         }
     }
 }
 
-/// Adds the values of a step to the sums of all rows. Asks for the rows `next` meanwhile.
+/// Adds the values of a step to the sums of all rows. Asks for what is `ahead` of them meanwhile.
 #[inline(always)]
 unsafe fn all_values<S: Lanes, A: Products<S>, N: Numbers, const R: usize, const C: usize>(
     p: &Problem<'_>,
     l: Lines,
     r0: usize,
     step: &Step<KEYS>,
-    next: &[*const u8],
+    ahead: Option<&Coming<'_>>,
 ) {
     // SAFETY: rows beyond the last repeat it: their sums are computed alike.
     unsafe {
@@ -73,12 +71,12 @@ unsafe fn all_values<S: Lanes, A: Products<S>, N: Numbers, const R: usize, const
         let v = &step.v[..step.n];
         let mut i = 0;
         while i + C * S::LANES <= p.dv {
-            A::weigh::<N, R, C>(w, v, i, S::LANES, sums, next);
+            A::weigh::<N, R, C>(w, v, i, S::LANES, sums, ahead);
             i += C * S::LANES;
         }
         while i < p.dv {
             let n = (p.dv - i).min(S::LANES);
-            A::weigh::<N, R, 1>(w, v, i, n, sums, next);
+            A::weigh::<N, R, 1>(w, v, i, n, sums, ahead);
             i += S::LANES;
         }
     }
@@ -127,11 +125,12 @@ impl<S: Lanes, A: Products<S>, N: Numbers, const G1: usize, const G2: usize, con
         l: Lines,
         step: &Step<KEYS>,
         hidden: &Step<KEYS>,
-        [_, after]: [&Step<KEYS>; 2],
+        next: &Step<KEYS>,
     ) {
         // SAFETY: the caller's contract is the callee's.
         unsafe {
-            let mut ahead = &after.k[..after.n];
+            let coming = Coming::new(&step.k, &next.k);
+            let mut ahead = Some(&coming);
             let mut r0 = 0;
             while r0 < l.rows {
                 match l.rows - r0 {
@@ -139,7 +138,7 @@ impl<S: Lanes, A: Products<S>, N: Numbers, const G1: usize, const G2: usize, con
                     2 => all_scores::<S, A, N, 2, G2>(p, l, r0, step, ahead),
                     _ => all_scores::<S, A, N, SIDE, G4>(p, l, r0, step, ahead),
                 }
-                ahead = &[];
+                ahead = None;
                 r0 += SIDE;
             }
             let mut zero = false;
@@ -156,7 +155,8 @@ impl<S: Lanes, A: Products<S>, N: Numbers, const G1: usize, const G2: usize, con
             for r in 0..l.rows {
                 A::pack_weights(l.scores.add(r * KEYS));
             }
-            let mut ahead = &after.v[..after.n];
+            let coming = Coming::new(&step.v, &next.v);
+            let mut ahead = Some(&coming);
             let mut r0 = 0;
             while r0 < l.rows {
                 match l.rows - r0 {
@@ -167,7 +167,7 @@ impl<S: Lanes, A: Products<S>, N: Numbers, const G1: usize, const G2: usize, con
                     }
                     _ => all_values::<S, A, N, SIDE, 2>(p, l, r0, step, ahead),
                 }
-                ahead = &[];
+                ahead = None;
                 r0 += SIDE;
             }
         }
