@@ -324,6 +324,8 @@ pub(super) unsafe fn task<S: Lanes, W: Few<S, K>, const K: usize>(
         // This step and the next, by turns.
         let mut steps = [Step::<K>::NONE; 2];
         steps[0].fill(p, task, task.keys.0);
+        // Where there is no next, rows that are there already cost the least to ask for.
+        steps[1] = steps[0];
         let mut turn = 0;
         while steps[turn].n > 0 {
             let first = steps[turn].first + steps[turn].n;

@@ -51,8 +51,7 @@ pub(super) trait Products<S: Lanes> {
     /// Weights of [`KEYS`] keys, in place.
     unsafe fn pack_weights(w: *mut f32);
     /// Products of `R` rows of q and `G` keys; `R * G = LANES`. `G` scores of each row. Asks for
-    /// what is
-    /// `ahead` meanwhile; the first key is the so-manieth of its step.
+    /// what is `ahead` meanwhile, where the first of the keys has that number in its step.
     unsafe fn scores<N: Numbers, const R: usize, const G: usize>(
         q: [*const f32; R],
         k: [*const u8; G],

@@ -35,7 +35,7 @@ pub(super) struct Block<'a> {
     /// Rows of a tile.
     pub height: usize,
     pub fetch: Fetch,
-    /// The panels come from memory as the first tile multiplies them.
+    /// The panels come from memory as the one tile multiplies them.
     pub streams: bool,
     /// Set for the last block: where the sums go.
     pub done: Option<Done<'a>>,
@@ -181,7 +181,7 @@ pub(super) unsafe fn block<U: Unit>(b: Block<'_>) {
                 c,
                 c_step: ld,
                 first: b.word0 == 0,
-                streams: b.streams && m0 == 0,
+                streams: b.streams,
             };
             tile.run::<U>(rows, b.two, &mut fetch);
             if let Some(done) = b.done {

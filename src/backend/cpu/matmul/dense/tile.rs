@@ -55,10 +55,10 @@ impl Tile {
         // SAFETY: the caller's contract is the callee's.
         unsafe {
             match (self.streams, two, rows) {
-                (true, true, _) => self.few::<U, 4, true>(rows, f),
-                (true, false, ..=STREAMS) => self.few::<U, 2, true>(rows, f),
-                (false, true, _) => self.few::<U, 4, false>(rows, f),
-                (false, false, ..=STREAMS) => self.few::<U, 2, false>(rows, f),
+                (true, true, _) => self.two::<U, true>(rows, f),
+                (false, true, _) => self.two::<U, false>(rows, f),
+                (true, false, ..=STREAMS) => self.one::<U, true>(rows, f),
+                (false, false, ..=STREAMS) => self.one::<U, false>(rows, f),
                 (_, false, 9) => self.rows::<U, 9, 2, false>(f),
                 (_, false, 10) => self.rows::<U, 10, 2, false>(f),
                 (_, false, 11) => self.rows::<U, 11, 2, false>(f),
@@ -67,21 +67,42 @@ impl Tile {
         }
     }
 
+    /// By two panels.
+    ///
+    /// # Safety
+    /// As for [`Tile::run`].
     #[inline(always)]
-    unsafe fn few<U: Unit, const NV: usize, const STREAM: bool>(self, rows: usize, f: &mut Fetch) {
+    unsafe fn two<U: Unit, const STREAM: bool>(self, rows: usize, f: &mut Fetch) {
         // SAFETY: the caller's contract is the callee's.
         unsafe {
             match rows {
-                1 => self.rows::<U, 1, NV, STREAM>(f),
-                2 => self.rows::<U, 2, NV, STREAM>(f),
-                3 => self.rows::<U, 3, NV, STREAM>(f),
-                4 => self.rows::<U, 4, NV, STREAM>(f),
-                5 => self.rows::<U, 5, NV, STREAM>(f),
-                6 => self.rows::<U, 6, NV, STREAM>(f),
-                7 if NV == 2 => self.rows::<U, 7, NV, STREAM>(f),
-                _ if NV == 2 => self.rows::<U, 8, NV, STREAM>(f),
-                // Two panels never meet more.
-                _ => self.rows::<U, 6, NV, STREAM>(f),
+                1 => self.rows::<U, 1, 4, STREAM>(f),
+                2 => self.rows::<U, 2, 4, STREAM>(f),
+                3 => self.rows::<U, 3, 4, STREAM>(f),
+                4 => self.rows::<U, 4, 4, STREAM>(f),
+                5 => self.rows::<U, 5, 4, STREAM>(f),
+                _ => self.rows::<U, 6, 4, STREAM>(f),
+            }
+        }
+    }
+
+    /// Up to [`STREAMS`] rows by one panel.
+    ///
+    /// # Safety
+    /// As for [`Tile::run`].
+    #[inline(always)]
+    unsafe fn one<U: Unit, const STREAM: bool>(self, rows: usize, f: &mut Fetch) {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe {
+            match rows {
+                1 => self.rows::<U, 1, 2, STREAM>(f),
+                2 => self.rows::<U, 2, 2, STREAM>(f),
+                3 => self.rows::<U, 3, 2, STREAM>(f),
+                4 => self.rows::<U, 4, 2, STREAM>(f),
+                5 => self.rows::<U, 5, 2, STREAM>(f),
+                6 => self.rows::<U, 6, 2, STREAM>(f),
+                7 => self.rows::<U, 7, 2, STREAM>(f),
+                _ => self.rows::<U, 8, 2, STREAM>(f),
             }
         }
     }
