@@ -6,23 +6,6 @@
 
 pub(crate) use arch::*;
 
-/// How far ahead of the loads lines that stream by are asked for: into the second level of cache,
-/// since the first has too few misses under way at a time to keep memory busy.
-const FAR: usize = 4608;
-/// How far ahead they are asked for from there, so that loads do not wait for the second level.
-const NEAR: usize = 2304;
-
-/// Asks for lines of a stream that come after the one at `p`, which is about to be loaded. One at a
-/// time, between arithmetic: several at once wait for each other.
-#[inline(always)]
-pub(crate) fn stream(p: *const u8) {
-    // Elsewhere one is as good, as far as is known.
-    if cfg!(target_arch = "x86_64") {
-        prefetch(p.wrapping_add(FAR), false);
-    }
-    prefetch(p.wrapping_add(NEAR), true);
-}
-
 /// Asks for the cache line at `p`, which may be anywhere: into the first level of cache when
 /// `near`, else into the second.
 #[inline(always)]

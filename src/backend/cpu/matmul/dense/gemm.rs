@@ -304,8 +304,7 @@ impl Item {
                 most + if words <= most * 5 / 4 { most / 4 } else { 0 }
             }
             // The panel streams by once.
-            Weights::Packed(_) if m <= group.height => words,
-            Weights::Packed(_) if words <= kernel.packed.words[0] => words,
+            Weights::Packed(_) if m <= group.height || words <= kernel.packed.words[0] => words,
             Weights::Plain(..) if m <= FEW || p.w.columns() => WORDS_OF_FEW,
             Weights::Plain(..) => WORDS_FILLED,
             Weights::Packed(_) => kernel.packed.words[usize::from(m > Blocking::FEW)],

@@ -1,7 +1,7 @@
 //! The inner loops: some rows of x by a panel of columns, in registers.
 
 use super::unit::Unit;
-use crate::backend::cpu::simd::{Fetch, Simd, cells};
+use crate::backend::cpu::simd::{Fetch, Simd, stream};
 
 /// Words of a line of x.
 pub(super) const LINE: usize = 16;
@@ -166,7 +166,7 @@ impl Tile {
             for v in 0..NV {
                 let at = panel.add(v / 2 * self.panel_step + v % 2 * vector);
                 if STREAM && (vector >= 64 || v % (64 / vector) == 0) {
-                    cells::stream(at);
+                    stream(at);
                 }
                 w[v] = U::step(at);
             }

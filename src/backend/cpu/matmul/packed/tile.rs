@@ -5,7 +5,7 @@ use super::{
     class::{BLOCK, Layout, Scales, TILE, groups},
     lanes::Lanes,
 };
-use crate::backend::cpu::simd::cells;
+use crate::backend::cpu::simd::stream;
 
 /// Rows of x in 8 bits that are multiplied at once, `R` of them, from some k on.
 #[derive(Clone, Copy)]
@@ -74,7 +74,7 @@ pub(super) unsafe fn tile<
                 for i in 0..C {
                     at[i] = w[i].add(K::Scales::HEAD + block * (BLOCK * TILE * K::BITS / 8));
                     if STREAM && block < K::Scales::HEAD / 64 {
-                        cells::stream(w[i].add(64 * block));
+                        stream(w[i].add(64 * block));
                     }
                 }
                 if subs == 1 {
@@ -167,7 +167,7 @@ unsafe fn dots<
             let mut codes = [table; C];
             for i in 0..C {
                 if STREAM && G * K::BITS % 8 < K::BITS {
-                    cells::stream(at[i].add(G * K::BITS / 8 * 64));
+                    stream(at[i].add(G * K::BITS / 8 * 64));
                 }
                 codes[i] = K::code::<L, G>(at[i], table);
             }
