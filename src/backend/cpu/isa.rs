@@ -52,12 +52,14 @@ pub(crate) struct Isa {
     pub avx512: bool,
     /// x86-64: AVX-512 VNNI (and `avx512`).
     pub avx512_vnni: bool,
+    /// x86-64: AVX-512 VBMI and GFNI (and `avx512_vnni`).
+    pub avx512_bits: bool,
     /// x86-64: AVX-512 BF16 (and `avx512`).
     pub avx512_bf16: bool,
     /// x86-64: dot products of bf16 are faster than f32 multiply-adds (and `avx512_bf16`).
     pub avx512_bf16_pays: bool,
     /// x86-64: AMX tiles of bf16 and of bytes, which the operating system lets this process use
-    /// (and `avx512_vnni` and `avx512_bf16`).
+    /// (and `avx512_bits` and `avx512_bf16`).
     pub amx: bool,
     /// AArch64: NEON.
     pub neon: bool,
@@ -81,15 +83,17 @@ impl Isa {
             let avx512 =
                 avx2 && has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl");
             let avx512_vnni = avx512 && has!("avx512vnni");
+            let avx512_bits = avx512_vnni && has!("avx512vbmi") && has!("gfni");
             let avx512_bf16 = avx512 && has!("avx512bf16");
             Isa {
                 avx2,
                 avx_vnni: avx2 && has!("avxvnni"),
                 avx512,
                 avx512_vnni,
+                avx512_bits,
                 avx512_bf16,
                 avx512_bf16_pays: avx512_bf16 && !is_intel(),
-                amx: avx512_vnni && avx512_bf16 && super::simd::amx::is_usable(),
+                amx: avx512_bits && avx512_bf16 && super::simd::amx::is_usable(),
                 ..Isa::default()
             }
         }
@@ -137,6 +141,7 @@ impl Isa {
             Level::AvxVnni => Isa {
                 avx512: false,
                 avx512_vnni: false,
+                avx512_bits: false,
                 avx512_bf16: false,
                 avx512_bf16_pays: false,
                 ..self.masked(Level::Avx512)
@@ -164,6 +169,7 @@ impl Isa {
             (self.avx_vnni, "avxvnni"),
             (self.avx512, "avx512f+bw+dq+vl"),
             (self.avx512_vnni, "avx512vnni"),
+            (self.avx512_bits, "avx512vbmi+gfni"),
             (self.avx512_bf16, "avx512bf16"),
             (self.amx, "amx"),
             (self.neon, "neon"),
@@ -260,6 +266,7 @@ mod tests {
             avx_vnni: true,
             avx512: true,
             avx512_vnni: true,
+            avx512_bits: true,
             avx512_bf16: true,
             amx: true,
             ..Isa::default()

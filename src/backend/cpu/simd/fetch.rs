@@ -1,6 +1,7 @@
 //! Memory that loops ask for ahead of its use.
 
 use super::cells;
+use std::sync::atomic::{Ordering, compiler_fence};
 
 /// How far ahead of the loads lines that stream by are asked for: into the second level of cache,
 /// since the first has too few misses under way at a time to keep memory busy.
@@ -17,6 +18,8 @@ pub(crate) fn stream(p: *const u8) {
         cells::prefetch(p.wrapping_add(FAR), false);
     }
     cells::prefetch(p.wrapping_add(NEAR), true);
+    // Else the compiler moves them all to one place.
+    compiler_fence(Ordering::SeqCst);
 }
 
 /// Memory that is wanted soon, fetched into cache a few lines at a time.

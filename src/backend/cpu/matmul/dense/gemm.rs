@@ -39,6 +39,9 @@ const PANELS_OF_LONG: usize = 8;
 const LONG: usize = 1 << 20;
 /// The same where a panel is filled from columns: more of a row is read at once.
 const PANELS_OF_COLUMNS: usize = 8;
+/// Bytes of panels of an item that streams, at least: its start, when nothing has been asked for
+/// yet, should not count.
+const STREAM: usize = 512 << 10;
 
 /// Weights of one matrix.
 #[derive(Clone, Copy)]
@@ -206,22 +209,34 @@ pub(super) unsafe fn run(pool: &Pool, rows: &Rows<'_>, products: &[Product<'_>])
         } else {
             p.kernel.packed.panels
         };
-        let step = (panels * own.len() / (threads * p.kernel.packed.items)).clamp(1, most);
-        // Few rows go by pairs of panels.
-        let step = if m <= p.kernel.most[1] {
-            step.next_multiple_of(2)
-        } else {
-            step
-        };
         let count = p.n.div_ceil(p.kernel.columns);
+        let items = match p.w {
+            Weights::Packed(_) if p.kernel.packed.streams && m <= STREAMS => {
+                let bytes = (p.kernel.panel_bytes)(rows.k).max(1);
+                let long = STREAM
+                    .div_ceil(bytes)
+                    .next_multiple_of(2)
+                    .min(panels.div_ceil(threads));
+                let items = count / long.max(1);
+                let even = if count == panels { threads } else { 1 };
+                items.max(1).next_multiple_of(even).min(count)
+            }
+            _ => {
+                let step = (panels * own.len() / (threads * p.kernel.packed.items)).clamp(1, most);
+                // Few rows go by pairs of panels.
+                let even = if m <= p.kernel.most[1] { 2 } else { 1 };
+                count.div_ceil(step.next_multiple_of(even))
+            }
+        };
         for group in &mut groups[own.clone()] {
-            group
-                .items
-                .extend((0..count).step_by(step).map(|panel| Item {
+            group.items.extend((0..items).map(|i| {
+                let panel = count * i / items;
+                Item {
                     product,
                     panel,
-                    panels: step.min(count - panel),
-                }));
+                    panels: count * (i + 1) / items - panel,
+                }
+            }));
         }
     }
     // A guess: 32 products of words a nanosecond.
@@ -344,8 +359,14 @@ impl Item {
             }
             for word0 in (0..words).step_by(block) {
                 let len = block.min(words - word0);
-                for i in (0..self.panels).step_by(wide) {
-                    let two = wide.min(self.panels - i) == 2;
+                for turn in 0..self.panels.div_ceil(wide) {
+                    // Panels that stream come from a span each, so that memory sees long streams.
+                    let (i, apart) = if streams && wide == 2 {
+                        (turn, self.panels.div_ceil(2))
+                    } else {
+                        (turn * wide, 1)
+                    };
+                    let two = wide == 2 && i + apart < self.panels;
                     let n0 = (self.panel + i) * columns;
                     let n = p.n - n0;
                     let panel = match p.w {
@@ -393,7 +414,7 @@ impl Item {
                         word0,
                         words: len,
                         panel,
-                        panel_step: panel_bytes,
+                        panel_step: apart * panel_bytes,
                         two,
                         fetch: if streams {
                             Fetch::NONE
@@ -401,7 +422,7 @@ impl Item {
                             self.fetch(group, p, rows, (word0, block), (i, wide))
                         },
                         streams,
-                        c: c.add(i * columns),
+                        c: c.add(turn * wide * columns),
                         ld,
                         rows: m,
                         height: group.height,
@@ -410,11 +431,15 @@ impl Item {
                             scatter: p.scatter,
                             m0: group.start - p.rows.start,
                             n0,
-                            n: if two {
+                            n: if two && apart == 1 {
                                 n.min(2 * columns)
                             } else {
                                 n.min(columns)
                             },
+                            beside: (two && apart > 1).then(|| {
+                                let more = apart * columns;
+                                (n0 + more, (n - more).min(columns))
+                            }),
                             zeros: zeros.add(i * columns),
                             plain,
                             again: &again,

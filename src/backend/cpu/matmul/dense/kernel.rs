@@ -51,6 +51,8 @@ pub(super) struct Done<'a> {
     pub m0: usize,
     pub n0: usize,
     pub n: usize,
+    /// The same columns of the second panel, where it is not the next.
+    pub beside: Option<(usize, usize)>,
     /// What zeros of x add to each column.
     pub zeros: *const f32,
     /// y is the sums as they are, in four bytes each.
@@ -166,7 +168,7 @@ pub(super) struct Terms {
 /// The block leads to what it says; the CPU has the features of `U`.
 #[inline(always)]
 pub(super) unsafe fn block<U: Unit>(b: Block<'_>) {
-    let (ld, width) = (b.ld, if b.two { 2 } else { 1 } * tile::columns::<U>());
+    let (ld, columns) = (b.ld, tile::columns::<U>());
     let mut fetch = b.fetch;
     // SAFETY: rows m0.. of the block.
     unsafe {
@@ -185,7 +187,19 @@ pub(super) unsafe fn block<U: Unit>(b: Block<'_>) {
             };
             tile.run::<U>(rows, b.two, &mut fetch);
             if let Some(done) = b.done {
+                let next = b.two && done.beside.is_none();
+                let width = columns * if next { 2 } else { 1 };
                 finish::<U>(done, c, ld, width, m0, rows);
+                if let Some((n0, n)) = done.beside {
+                    let zeros = done.zeros.add(n0 - done.n0);
+                    let done = Done {
+                        n0,
+                        n,
+                        zeros,
+                        ..done
+                    };
+                    finish::<U>(done, c.add(columns), ld, columns, m0, rows);
+                }
             }
         }
     }

@@ -3,6 +3,8 @@
 
 #[cfg(target_arch = "aarch64")]
 use super::neon::quantize_block;
+#[cfg(target_arch = "x86_64")]
+use super::round;
 use super::{
     class::BLOCK,
     tile::{ROWS, STREAM_ROWS, Strip},
@@ -88,11 +90,12 @@ fn grow<T: Copy + Default>(v: &mut Vec<T>, len: usize) -> *mut T {
 }
 
 /// Pointers that tasks share.
-struct To {
-    codes: *mut i8,
-    d: *mut f32,
-    sums: [Option<*mut f32>; 2],
-    inits: Vec<(i32, usize, *mut i32)>,
+pub(super) struct To {
+    pub codes: *mut i8,
+    pub d: *mut f32,
+    pub sums: [Option<*mut f32>; 2],
+    /// Zero point, sums per 32 k, and where their products go.
+    pub inits: Vec<(i32, usize, *mut i32)>,
 }
 // SAFETY: each task writes strips and k of its own.
 unsafe impl Sync for To {}
@@ -101,10 +104,11 @@ impl Acts {
     /// Rounds rows of `k` numbers of `x` that start at the elements `at`.
     ///
     /// # Safety
-    /// The rows exist; the CPU has AVX2, FMA and F16C.
+    /// The rows exist; the CPU has AVX2, FMA and F16C, and AVX-512 with VNNI when `avx512`.
     pub unsafe fn fill(
         &mut self,
         pool: &Pool,
+        avx512: bool,
         x: Floats,
         k: usize,
         at: &(dyn Fn(usize) -> usize + Sync),
@@ -137,7 +141,8 @@ impl Acts {
                 .collect(),
         };
         let parts = padded.div_ceil(STEP);
-        let work = (slots * k) as u64 / 4;
+        // Guesses: so many numbers per nanosecond.
+        let work = (slots * k) as u64 / if avx512 { 8 } else { 2 };
         pool.parallel(strips.len() * parts, work, |range| {
             let to = &to;
             for task in range {
@@ -146,9 +151,13 @@ impl Acts {
                 // SAFETY: a part of a strip of this task's own; the caller's contract.
                 unsafe {
                     match x.dtype {
-                        DType::F16 => fill::<f16>(x, k, at, strip, padded, start, end, to),
-                        DType::BF16 => fill::<bf16>(x, k, at, strip, padded, start, end, to),
-                        _ => fill::<f32>(x, k, at, strip, padded, start, end, to),
+                        DType::F16 => {
+                            rounded::<f16>(avx512, x, k, at, strip, padded, start, end, to)
+                        }
+                        DType::BF16 => {
+                            rounded::<bf16>(avx512, x, k, at, strip, padded, start, end, to)
+                        }
+                        _ => rounded::<f32>(avx512, x, k, at, strip, padded, start, end, to),
                     }
                 }
             }
@@ -173,6 +182,42 @@ impl Acts {
                 i.data.as_ptr().wrapping_add(start / BLOCK * subs)
             }),
         }
+    }
+}
+
+/// k `start..end` of one strip, by what the CPU has.
+///
+/// # Safety
+/// As for [`Acts::fill`].
+unsafe fn rounded<T: Elem>(
+    avx512: bool,
+    x: Floats,
+    k: usize,
+    at: &dyn Fn(usize) -> usize,
+    strip: &Place,
+    padded: usize,
+    start: usize,
+    end: usize,
+    to: &To,
+) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = avx512;
+        #[cfg(target_arch = "x86_64")]
+        if avx512 && strip.rows > 1 {
+            let mut rows = [None; STREAM_ROWS];
+            for r in 0..strip.count {
+                rows[r] = Some(x.start.cast::<T>().add(at(strip.first + r)).cast_const());
+            }
+            return match rows {
+                rows if strip.rows == STREAM_ROWS => {
+                    round::fill(&rows, k, strip, padded, start, end, to)
+                }
+                [a, b, c, d, ..] => round::fill(&[a, b, c, d], k, strip, padded, start, end, to),
+            };
+        }
+        fill::<T>(x, k, at, strip, padded, start, end, to);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     acts::Place,
-    avx512::Avx512,
+    avx512,
     class::{BLOCK, Layout, Scales, TILE, groups},
     lanes::Lanes,
     run::Rows,
@@ -18,6 +18,9 @@ use crate::backend::cpu::{
     },
 };
 use std::{arch::x86_64::*, ops::Range};
+
+/// What decodes panels.
+type Avx512 = avx512::Avx512<true>;
 
 /// Rows of x below which the decoding of panels costs more than it saves.
 pub(super) const LEAST: u64 = 24;
@@ -133,7 +136,7 @@ impl Work<'_> {
     /// # Safety
     /// As for the other entries, with AMX.
     #[target_feature(
-        enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma,f16c"
+        enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx512vbmi,gfni,avx2,fma,f16c"
     )]
     pub unsafe fn amx<K: Layout>(&self, x: X<'_>, scratch: &mut Scratch) {
         let X::Bf16(x, k) = x else {

@@ -1,18 +1,36 @@
 //! AVX-512 with VNNI: one register each.
 
-use super::{class::Layout, lanes::Lanes, panel, tile::Strip};
+use super::{
+    class::Layout,
+    lanes::{Lanes, shift},
+    panel,
+    tile::Strip,
+};
 use std::arch::x86_64::*;
 
-/// CPU features `avx512f`, `avx512bw`, `avx512dq`, `avx512vl`, `avx512vnni`.
+/// CPU features `avx512f`, `avx512bw`, `avx512dq`, `avx512vl`, `avx512vnni`; with `BITS` also
+/// `avx512vbmi` and `gfni`, which move and look up bits in fewer steps.
 #[derive(Clone, Copy)]
-pub(super) struct Avx512;
+pub(super) struct Avx512<const BITS: bool>;
+
+/// Rows of bits that take bits `from..from + count` of a byte to bits `to..` of the result.
+const fn matrix(from: usize, count: usize, to: usize) -> i64 {
+    let (mut rows, mut i) = (0u64, 0);
+    while i < count {
+        // Row 7 makes bit 0.
+        rows |= 1 << (8 * (7 - to - i) + from + i);
+        i += 1;
+    }
+    rows as i64
+}
 
 // SAFETY (whole impl): the trait's contract gives the CPU features and the pointers' validity.
-impl Lanes for Avx512 {
+impl<const BITS: bool> Lanes for Avx512<BITS> {
     type F = __m512;
     type I = __m512i;
     const STREAMS: bool = true;
     const WIDE_AS_IS: bool = true;
+    const LOOSE: bool = BITS;
 
     #[inline(always)]
     unsafe fn panels<P: Layout>(
@@ -129,6 +147,18 @@ impl Lanes for Avx512 {
         unsafe { _mm512_slli_epi16::<N>(a) }
     }
     #[inline(always)]
+    unsafe fn bits(a: __m512i, from: usize, count: usize, to: usize) -> __m512i {
+        // SAFETY: see the impl.
+        unsafe {
+            if BITS && from != to {
+                let matrix = _mm512_set1_epi64(matrix(from, count, to));
+                return _mm512_gf2p8affine_epi64_epi8::<0>(a, matrix);
+            }
+            let mask = ((1 << count) - 1) << to;
+            _mm512_and_si512(shift::<Self>(a, from, to), Self::bytes(mask))
+        }
+    }
+    #[inline(always)]
     unsafe fn table(p: *const u8) -> __m512i {
         // SAFETY: see the impl.
         unsafe { _mm512_broadcast_i32x4(_mm_loadu_si128(p.cast())) }
@@ -136,7 +166,14 @@ impl Lanes for Avx512 {
     #[inline(always)]
     unsafe fn lookup(table: __m512i, codes: __m512i) -> __m512i {
         // SAFETY: see the impl.
-        unsafe { _mm512_shuffle_epi8(table, codes) }
+        unsafe {
+            if BITS {
+                // The table four times: of six bits of a code two do not matter.
+                _mm512_permutexvar_epi8(codes, table)
+            } else {
+                _mm512_shuffle_epi8(table, codes)
+            }
+        }
     }
     #[inline(always)]
     unsafe fn dot(acc: __m512i, w: __m512i, x: __m512i) -> __m512i {

@@ -8,7 +8,7 @@
 //! one of 1 bit those of all eight groups. Codes of 3, 5 and 6 bits are a plane of 2 or 4 bits
 //! followed by one of the upper 1 or 2.
 
-use super::lanes::Lanes;
+use super::lanes::{Lanes, shift};
 use crate::backend::cpu::parts::Head;
 use std::marker::PhantomData;
 
@@ -288,56 +288,33 @@ pub(super) trait Layout: 'static {
     unsafe fn code<L: Lanes, const G: usize>(p: *const u8, table: L::I) -> L::I;
 }
 
-/// Group `G` of a plane of `BITS` bits, upper bits of the bytes not masked.
+/// Where group `G` of a plane of `bits` bits is: its bytes, and its lowest bit in them.
 #[inline(always)]
-unsafe fn group<L: Lanes, const BITS: usize, const G: usize>(p: *const u8) -> L::I {
+unsafe fn group<L: Lanes, const G: usize>(p: *const u8, bits: usize) -> (L::I, usize) {
+    let per = per_byte(bits);
+    // SAFETY: the caller's contract is the callee's.
+    unsafe { (L::iload(p.add(G / per * 64)), G % per * bits) }
+}
+
+/// Codes of group `G` of the plane of `bits` bits at `p`, from bit `to` on.
+#[inline(always)]
+unsafe fn one<L: Lanes, const G: usize>(p: *const u8, bits: usize, to: usize) -> L::I {
     // SAFETY: the caller's contract is the callee's.
     unsafe {
-        let v = L::iload(p.add(G / per_byte(BITS) * 64));
-        match G % per_byte(BITS) * BITS {
-            0 => v,
-            1 => L::shr::<1>(v),
-            2 => L::shr::<2>(v),
-            3 => L::shr::<3>(v),
-            4 => L::shr::<4>(v),
-            5 => L::shr::<5>(v),
-            6 => L::shr::<6>(v),
-            _ => L::shr::<7>(v),
-        }
+        let (v, from) = group::<L, G>(p, bits);
+        L::bits(v, from, bits, to)
     }
 }
 
-/// Group `G` of a plane of `BITS` bits.
+/// Codes of group `G` of the plane of `lower` bits at `p` and, above them, of the plane of `upper`
+/// bits behind it.
 #[inline(always)]
-unsafe fn lower<L: Lanes, const BITS: usize, const G: usize>(p: *const u8) -> L::I {
-    // SAFETY: the caller's contract is the callee's.
-    unsafe { L::and(group::<L, BITS, G>(p), L::bytes(((1u32 << BITS) - 1) as u8)) }
-}
-
-/// Adds group `G` of the plane of `UPPER` bits at `p` to codes of `LOWER` bits.
-#[inline(always)]
-unsafe fn upper<L: Lanes, const LOWER: usize, const UPPER: usize, const G: usize>(
-    p: *const u8,
-    code: L::I,
-) -> L::I {
+unsafe fn two<L: Lanes, const G: usize>(p: *const u8, lower: usize, upper: usize) -> L::I {
     // SAFETY: the caller's contract is the callee's.
     unsafe {
-        let v = L::iload(p.add(G / per_byte(UPPER) * 64));
-        let at = (G % per_byte(UPPER) * UPPER) as isize;
-        let v = match LOWER as isize - at {
-            4 => L::shl::<4>(v),
-            3 => L::shl::<3>(v),
-            2 => L::shl::<2>(v),
-            1 => L::shl::<1>(v),
-            0 => v,
-            -1 => L::shr::<1>(v),
-            -2 => L::shr::<2>(v),
-            -3 => L::shr::<3>(v),
-            -4 => L::shr::<4>(v),
-            -5 => L::shr::<5>(v),
-            _ => L::shr::<6>(v),
-        };
-        L::or_and(code, v, L::bytes((((1 << UPPER) - 1) << LOWER) as u8))
+        let above = one::<L, G>(p.add(64 * lower), upper, lower);
+        let (v, from) = group::<L, G>(p, lower);
+        L::or_and(above, shift::<L>(v, from, 0), L::bytes((1 << lower) - 1))
     }
 }
 
@@ -354,12 +331,16 @@ impl<S: Scales, const BITS: usize, const TABLE: bool, const WIDE: bool> Layout
         unsafe {
             let code = match BITS {
                 // Codes of 0 and 2: the bit is the sign of a number.
-                1 => upper::<L, 1, 1, G>(p, L::izero()),
-                2 => lower::<L, 2, G>(p),
-                3 => upper::<L, 2, 1, G>(p.add(128), lower::<L, 2, G>(p)),
-                4 => lower::<L, 4, G>(p),
-                5 => upper::<L, 4, 1, G>(p.add(256), lower::<L, 4, G>(p)),
-                6 => upper::<L, 4, 2, G>(p.add(256), lower::<L, 4, G>(p)),
+                1 => one::<L, G>(p, 1, 1),
+                2 => one::<L, G>(p, 2, 0),
+                3 => two::<L, G>(p, 2, 1),
+                4 if TABLE && L::LOOSE => {
+                    let (v, from) = group::<L, G>(p, 4);
+                    shift::<L>(v, from, 0)
+                }
+                4 => one::<L, G>(p, 4, 0),
+                5 => two::<L, G>(p, 4, 1),
+                6 => two::<L, G>(p, 4, 2),
                 _ => L::iload(p.add(64 * G)),
             };
             if TABLE { L::lookup(table, code) } else { code }

@@ -18,6 +18,8 @@ pub(super) trait Lanes: Copy + 'static {
     /// True when [`Lanes::dot_wide`] takes bytes as they are, like [`Lanes::dot`]; else it takes
     /// 128 off each.
     const WIDE_AS_IS: bool;
+    /// True when [`Lanes::lookup`] takes codes of 4 bits with anything above them.
+    const LOOSE: bool = false;
 
     /// A strip of `rows` rows by the panels that the instruction set takes side by side: `blocks`
     /// blocks of k, sums to `c`, rows of which are `step` apart.
@@ -59,6 +61,15 @@ pub(super) trait Lanes: Copy + 'static {
     unsafe fn shr<const N: u32>(a: Self::I) -> Self::I;
     /// 16-bit lanes to the left.
     unsafe fn shl<const N: u32>(a: Self::I) -> Self::I;
+    /// Bits `from..from + count` of each byte, from bit `to` on; the others are 0.
+    #[inline(always)]
+    unsafe fn bits(a: Self::I, from: usize, count: usize, to: usize) -> Self::I {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe {
+            let mask = ((1 << count) - 1) << to;
+            Self::and(shift::<Self>(a, from, to), Self::bytes(mask))
+        }
+    }
     /// The 16 bytes at `p`, as the table of [`Lanes::lookup`].
     unsafe fn table(p: *const u8) -> Self::I;
     /// `table[code]` for each byte, which is below 16.
@@ -83,4 +94,29 @@ pub(super) trait Lanes: Copy + 'static {
     unsafe fn load_e4m3(p: *const u8) -> Self::F;
     /// Asks for a line, into the second cache.
     unsafe fn prefetch(p: *const u8);
+}
+
+/// Moves bit `from` of each byte to bit `to`; bits of neighbours come along.
+///
+/// # Safety
+/// The CPU has the features of `L`.
+#[inline(always)]
+pub(super) unsafe fn shift<L: Lanes>(a: L::I, from: usize, to: usize) -> L::I {
+    // SAFETY: the caller's contract is the callee's.
+    unsafe {
+        match to as isize - from as isize {
+            4 => L::shl::<4>(a),
+            3 => L::shl::<3>(a),
+            2 => L::shl::<2>(a),
+            1 => L::shl::<1>(a),
+            0 => a,
+            -1 => L::shr::<1>(a),
+            -2 => L::shr::<2>(a),
+            -3 => L::shr::<3>(a),
+            -4 => L::shr::<4>(a),
+            -5 => L::shr::<5>(a),
+            -6 => L::shr::<6>(a),
+            _ => L::shr::<7>(a),
+        }
+    }
 }

@@ -17,6 +17,8 @@ mod lanes;
 mod neon;
 mod pack;
 mod panel;
+#[cfg(target_arch = "x86_64")]
+mod round;
 mod run;
 mod task;
 mod tile;
@@ -233,18 +235,21 @@ pub(crate) const ROWS: &[Row] = &[
 #[cfg(target_arch = "x86_64")]
 pub(crate) const ROWS: &[Row] = &[
     row!("cpu-matmul-packed-bf16-amx", MatMul Bf16 Amx),
+    row!("cpu-matmul-packed-q8-avx512gfni", MatMul Q8 Avx512Bits),
     row!("cpu-matmul-packed-q8-avx512vnni", MatMul Q8 Avx512),
     row!("cpu-matmul-packed-q8-avxvnni", MatMul Q8 AvxVnni),
     row!("cpu-matmul-packed-q8-avx2", MatMul Q8 Avx2),
     row!("cpu-matmul-packed-f32-avx512", MatMul F32 Avx512),
     row!("cpu-matmul-packed-f32-avx2", MatMul F32 Avx2),
     row!("cpu-matmul-many-packed-bf16-amx", MatMulMany Bf16 Amx),
+    row!("cpu-matmul-many-packed-q8-avx512gfni", MatMulMany Q8 Avx512Bits),
     row!("cpu-matmul-many-packed-q8-avx512vnni", MatMulMany Q8 Avx512),
     row!("cpu-matmul-many-packed-q8-avxvnni", MatMulMany Q8 AvxVnni),
     row!("cpu-matmul-many-packed-q8-avx2", MatMulMany Q8 Avx2),
     row!("cpu-matmul-many-packed-f32-avx512", MatMulMany F32 Avx512),
     row!("cpu-matmul-many-packed-f32-avx2", MatMulMany F32 Avx2),
     row!("cpu-grouped-matmul-packed-bf16-amx", GroupedMatMul Bf16 Amx),
+    row!("cpu-grouped-matmul-packed-q8-avx512gfni", GroupedMatMul Q8 Avx512Bits),
     row!("cpu-grouped-matmul-packed-q8-avx512vnni", GroupedMatMul Q8 Avx512),
     row!("cpu-grouped-matmul-packed-q8-avxvnni", GroupedMatMul Q8 AvxVnni),
     row!("cpu-grouped-matmul-packed-q8-avx2", GroupedMatMul Q8 Avx2),

@@ -124,7 +124,7 @@ macro_rules! entry {
 #[cfg(target_arch = "x86_64")]
 entry!(
     panels_avx512,
-    Avx512,
+    Avx512<false>,
     "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c",
     2
 );

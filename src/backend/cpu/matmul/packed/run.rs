@@ -28,6 +28,9 @@ use crate::{
 };
 use std::{cell::RefCell, ops::Range};
 
+/// Bytes of weights that a task streams at least, where there are more than threads.
+const STREAM: usize = 512 << 10;
+
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
     static ACTS: RefCell<(Acts, Vec<f32>, Scratch)> = RefCell::default();
@@ -87,6 +90,10 @@ impl Part {
     pub unsafe fn tile(&self, i: usize) -> *const u8 {
         // SAFETY: the caller promises it.
         unsafe { self.w.add(i * self.tile_bytes) }
+    }
+
+    fn matrix_bytes(&self) -> usize {
+        self.tiles * self.tile_bytes
     }
 
     /// Sums per 32 k, and whether there are minima.
@@ -153,9 +160,10 @@ pub(super) unsafe fn run(
     // ones share panels among rows.
     let few = match level {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 if mode == Mode::Q8 => 2 * STREAM_ROWS,
+        Level::Avx512 | Level::Avx512Bits if mode == Mode::Q8 => 2 * STREAM_ROWS,
         _ => ROWS,
     };
+    let avx512 = few > ROWS;
     // Strips of each job. Jobs that share rows share them.
     let (mut strips, mut slot) = (Vec::new(), 0);
     let mut known: Vec<(Range<usize>, Range<usize>)> = Vec::new();
@@ -207,7 +215,7 @@ pub(super) unsafe fn run(
             match mode {
                 Mode::Q8 => {
                     let needs = needs(parts);
-                    acts.fill(&ctx.pool, x.x, x.k, x.at, &strips, &needs);
+                    acts.fill(&ctx.pool, avx512, x.x, x.k, x.at, &strips, &needs);
                     X::Q8(acts)
                 }
                 Mode::F32 => widen(ctx, x, wide),
@@ -232,6 +240,8 @@ pub(super) unsafe fn run(
                             Level::Amx => Work::amx::<K>,
                             #[cfg(target_arch = "x86_64")]
                             Level::Avx512 => Work::avx512::<K>,
+                            #[cfg(target_arch = "x86_64")]
+                            Level::Avx512Bits => Work::avx512bits::<K>,
                             #[cfg(target_arch = "x86_64")]
                             Level::AvxVnni => Work::avxvnni::<K>,
                             #[cfg(target_arch = "x86_64")]
@@ -300,8 +310,14 @@ fn tasks(
     threads: usize,
 ) -> Vec<Task> {
     let total: usize = jobs.iter().map(|j| parts[j.part].tiles).sum();
-    // Streams: a few tasks per thread, each of pairs of tiles.
-    let stream = total.div_ceil(threads * 4).clamp(2, 64).next_multiple_of(2);
+    // Streams: a few tasks per thread, each of pairs of tiles and long enough that its start, when
+    // nothing has been asked for yet, does not count.
+    let bytes: usize = jobs.iter().map(|j| parts[j.part].matrix_bytes()).sum();
+    let each = (bytes / threads / STREAM).clamp(1, 4);
+    let stream = total
+        .div_ceil(threads * each)
+        .clamp(2, 64)
+        .next_multiple_of(2);
     // Panels: the rows of x are split too where there are few columns.
     let pieces = (threads * 4).div_ceil(total.div_ceil(2).max(1));
     let mut out = Vec::new();

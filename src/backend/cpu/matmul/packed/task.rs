@@ -74,11 +74,32 @@ impl Work<'_> {
         // SAFETY: the caller's contract is the callee's.
         unsafe {
             let sums = match x {
-                X::Q8(acts) => self.q8::<Avx512, K, 2>(acts, scratch),
-                X::F32(x, step) => self.f32::<simd::Avx512, Avx512, K, 2>(x.0, step, scratch),
+                X::Q8(acts) => self.q8::<Avx512<false>, K, 2>(acts, scratch),
+                X::F32(x, step) => {
+                    self.f32::<simd::Avx512, Avx512<false>, K, 2>(x.0, step, scratch)
+                }
                 X::Bf16(..) => return self.amx::<K>(x, scratch),
             };
             self.finish::<simd::Avx512>(sums);
+        }
+    }
+
+    /// Of 8-bit x.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(
+        enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,gfni,avx2,fma,f16c"
+    )]
+    pub unsafe fn avx512bits<K: Layout>(&self, x: X<'_>, scratch: &mut Scratch) {
+        simd::align_frame();
+        // SAFETY: the caller's contract is the callee's.
+        unsafe {
+            match x {
+                X::Q8(acts) => {
+                    let sums = self.q8::<Avx512<true>, K, 2>(acts, scratch);
+                    self.finish::<simd::Avx512>(sums);
+                }
+                _ => self.avx512::<K>(x, scratch),
+            }
         }
     }
 

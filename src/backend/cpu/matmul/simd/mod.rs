@@ -70,6 +70,9 @@ pub(in crate::backend::cpu::matmul) enum Level {
     AvxVnni,
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// For products of bytes.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Bits,
     /// For many rows by packed weights.
     #[cfg(target_arch = "x86_64")]
     Amx,
@@ -367,7 +370,7 @@ unsafe fn run(ctx: &Ctx, ops: &[MatMul<Tensor>], q8: bool, level: Level) -> Resu
     let rows = xs.starts.len() * m;
     let width = match level {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 | Level::Amx => 32,
+        Level::Avx512 | Level::Avx512Bits | Level::Amx => 32,
         _ => 16,
     };
     let tasks = tasks(&products, m, width, ctx.pool.threads());
@@ -387,7 +390,9 @@ unsafe fn run(ctx: &Ctx, ops: &[MatMul<Tensor>], q8: bool, level: Level) -> Resu
                             #[cfg(target_arch = "x86_64")]
                             Level::Avx2 | Level::AvxVnni => task_avx2(task, p, acts, scratch),
                             #[cfg(target_arch = "x86_64")]
-                            Level::Avx512 | Level::Amx => task_avx512(task, p, acts, scratch),
+                            Level::Avx512 | Level::Avx512Bits | Level::Amx => {
+                                task_avx512(task, p, acts, scratch)
+                            }
                             #[cfg(target_arch = "aarch64")]
                             _ => task_neon(task, p, acts, scratch),
                         }

@@ -61,6 +61,11 @@ pub(in crate::backend::cpu::matmul) fn fits_operands(
             "AVX-512 F, BW, DQ, VL and VNNI",
         ),
         #[cfg(target_arch = "x86_64")]
+        Level::Avx512Bits => (
+            env.isa.avx512_bits,
+            "AVX-512 F, BW, DQ, VL, VNNI and VBMI, and GFNI",
+        ),
+        #[cfg(target_arch = "x86_64")]
         Level::Amx => (env.isa.amx, "AMX with BF16 and INT8"),
         #[cfg(target_arch = "aarch64")]
         Level::Neon => (env.isa.neon, "NEON"),
