@@ -211,7 +211,7 @@ pub(super) unsafe fn run(pool: &Pool, rows: &Rows<'_>, products: &[Product<'_>])
         };
         let count = p.n.div_ceil(p.kernel.columns);
         let items = match p.w {
-            Weights::Packed(_) if p.kernel.packed.streams && m <= STREAMS => {
+            Weights::Packed(_) if p.kernel.packed.streams && m <= 2 * STREAMS => {
                 let bytes = (p.kernel.panel_bytes)(rows.k).max(1);
                 let long = STREAM
                     .div_ceil(bytes)
@@ -311,7 +311,8 @@ impl Item {
         let terms = kernel.terms.as_ref();
         let streams = kernel.packed.streams
             && matches!(p.w, Weights::Packed(_))
-            && m <= STREAMS.min(group.height);
+            && group.height <= STREAMS
+            && m <= 2 * group.height;
         let most = match p.w {
             _ if terms.is_some() => {
                 let most = kernel.packed.words[usize::from(m > Blocking::FEW)];
@@ -319,7 +320,11 @@ impl Item {
                 most + if words <= most * 5 / 4 { most / 4 } else { 0 }
             }
             // The panel streams by once.
-            Weights::Packed(_) if m <= group.height || words <= kernel.packed.words[0] => words,
+            Weights::Packed(_)
+                if streams || m <= group.height || words <= kernel.packed.words[0] =>
+            {
+                words
+            }
             Weights::Plain(..) if m <= FEW || p.w.columns() => WORDS_OF_FEW,
             Weights::Plain(..) => WORDS_FILLED,
             Weights::Packed(_) => kernel.packed.words[usize::from(m > Blocking::FEW)],

@@ -2,7 +2,7 @@
 
 use super::{
     panel::{self, Matrix},
-    tile::{self, Tile},
+    tile::{self, LINE, Tile},
     unit::Unit,
 };
 use crate::DType;
@@ -35,7 +35,7 @@ pub(super) struct Block<'a> {
     /// Rows of a tile.
     pub height: usize,
     pub fetch: Fetch,
-    /// The panels come from memory as the one tile multiplies them.
+    /// The panels come from memory as the first tile multiplies them.
     pub streams: bool,
     /// Set for the last block: where the sums go.
     pub done: Option<Done<'a>>,
@@ -85,7 +85,7 @@ pub(super) struct Blocking {
     pub shared: usize,
     /// Fetch panels into the first level of cache.
     pub near: bool,
-    /// One tile asks for panels as it multiplies them, by lines.
+    /// A tile asks for panels as it multiplies them, by lines.
     pub streams: bool,
 }
 
@@ -162,6 +162,10 @@ pub(super) struct Terms {
     pub lines: Lines,
 }
 
+/// Words of a panel that stream by for the first tile and that the second then finds in the first
+/// level of cache.
+const TURN: usize = 2 * LINE;
+
 /// Tiles over the rows of a block; the sums are finished after the last block.
 ///
 /// # Safety
@@ -172,20 +176,30 @@ pub(super) unsafe fn block<U: Unit>(b: Block<'_>) {
     let mut fetch = b.fetch;
     // SAFETY: rows m0.. of the block.
     unsafe {
+        let chunk = if b.streams && b.rows > b.height {
+            TURN
+        } else {
+            b.words.max(1)
+        };
+        for word in (0..b.words).step_by(chunk) {
+            for m0 in (0..b.rows).step_by(b.height) {
+                let rows = b.height.min(b.rows - m0);
+                let tile = Tile {
+                    x: b.x.add(m0 * b.row_words + (b.word0 + word) * rows),
+                    words: chunk.min(b.words - word),
+                    panel: b.panel.add(word / U::STEP * (columns * U::BYTES)),
+                    panel_step: b.panel_step,
+                    c: b.c.add(m0 * ld),
+                    c_step: ld,
+                    first: b.word0 + word == 0,
+                    streams: b.streams && m0 == 0,
+                };
+                tile.run::<U>(rows, b.two, &mut fetch);
+            }
+        }
         for m0 in (0..b.rows).step_by(b.height) {
             let rows = b.height.min(b.rows - m0);
             let c = b.c.add(m0 * ld);
-            let tile = Tile {
-                x: b.x.add(m0 * b.row_words + b.word0 * rows),
-                words: b.words,
-                panel: b.panel,
-                panel_step: b.panel_step,
-                c,
-                c_step: ld,
-                first: b.word0 == 0,
-                streams: b.streams,
-            };
-            tile.run::<U>(rows, b.two, &mut fetch);
             if let Some(done) = b.done {
                 let next = b.two && done.beside.is_none();
                 let width = columns * if next { 2 } else { 1 };
