@@ -58,6 +58,8 @@ pub(crate) struct Isa {
     pub avx512_bf16: bool,
     /// x86-64: dot products of bf16 are faster than f32 multiply-adds (and `avx512_bf16`).
     pub avx512_bf16_pays: bool,
+    /// x86-64: AVX-512 FP16 (and `avx512`).
+    pub avx512_fp16: bool,
     /// x86-64: AMX tiles of bf16 and of bytes, which the operating system lets this process use
     /// (and `avx512_bits` and `avx512_bf16`).
     pub amx: bool,
@@ -93,6 +95,7 @@ impl Isa {
                 avx512_bits,
                 avx512_bf16,
                 avx512_bf16_pays: avx512_bf16 && !is_intel(),
+                avx512_fp16: avx512 && has!("avx512fp16"),
                 amx: avx512_bits && avx512_bf16 && super::simd::amx::is_usable(),
                 ..Isa::default()
             }
@@ -144,6 +147,7 @@ impl Isa {
                 avx512_bits: false,
                 avx512_bf16: false,
                 avx512_bf16_pays: false,
+                avx512_fp16: false,
                 ..self.masked(Level::Avx512)
             },
             Level::Avx512 => Isa { amx: false, ..self },
@@ -171,6 +175,7 @@ impl Isa {
             (self.avx512_vnni, "avx512vnni"),
             (self.avx512_bits, "avx512vbmi+gfni"),
             (self.avx512_bf16, "avx512bf16"),
+            (self.avx512_fp16, "avx512fp16"),
             (self.amx, "amx"),
             (self.neon, "neon"),
             (self.dotprod, "dotprod"),
@@ -268,6 +273,7 @@ mod tests {
             avx512_vnni: true,
             avx512_bits: true,
             avx512_bf16: true,
+            avx512_fp16: true,
             amx: true,
             ..Isa::default()
         };

@@ -392,7 +392,7 @@ unsafe fn exact_scores(p: &Problem<'_>, l: Lines, rows: &[*const u8; GROUP], at:
                     q[r] = l.q.add(row * l.dk).cast_const();
                     s[r] = l.scores.add(row * KEYS + at + 4 * j);
                 }
-                <Exact as Products<Avx512>>::scores::<Q8, 4, 4>(q, k, p.dk, s, None);
+                <Exact as Products<Avx512>>::scores::<Q8, 4, 4>(q, k, p.dk, [1.0; 4], s, None);
             }
         }
     }
@@ -554,7 +554,7 @@ impl<const R: usize> Few<Avx512, KEYS> for Bytes<R> {
     }
 
     #[inline(always)]
-    unsafe fn end(mut self, p: &Problem<'_>, l: Lines) {
+    unsafe fn end(mut self, p: &Problem<'_>, l: Lines) -> bool {
         // SAFETY: the caller's contract is the callee's.
         unsafe {
             let blocks = blocks(p).1;
@@ -565,5 +565,6 @@ impl<const R: usize> Few<Avx512, KEYS> for Bytes<R> {
             order(l, p.dv);
             amx::release();
         }
+        true
     }
 }

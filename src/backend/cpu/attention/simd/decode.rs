@@ -103,8 +103,8 @@ pub(super) trait Few<S: Lanes, const K: usize>: Sized {
         hidden: &Step<K>,
         next: &Step<K>,
     );
-    /// Leaves the sums of `l` in the order of the values.
-    unsafe fn end(self, p: &Problem<'_>, l: Lines);
+    /// Leaves the sums of `l` in the order of the values. False where they do not hold.
+    unsafe fn end(self, p: &Problem<'_>, l: Lines) -> bool;
 }
 
 /// From products to scores in powers of two of row `r`: softcap, position bias, mask, range.
@@ -256,7 +256,7 @@ pub(super) unsafe fn careful<S: Lanes, N: Numbers, const K: usize>(
     }
 }
 
-/// Computes one task of few rows. False, and nothing is done, where the queries are not for `W`.
+/// Computes one task of few rows. False, and nothing is done, where its numbers are not for `W`.
 ///
 /// # Safety
 /// The operands are alive, no other task has the same rows, and the CPU has the features of `S` and
@@ -353,7 +353,9 @@ pub(super) unsafe fn task<S: Lanes, W: Few<S, K>, const K: usize>(
             }
             turn = 1 - turn;
         }
-        way.end(p, l);
+        if !way.end(p, l) {
+            return false;
+        }
         for r in 0..rows {
             let (sums, top) = (l.sums.add(r * l.dv), *l.top.add(r));
             let total = S::sum(S::load(l.total.add(r * S::LANES)));

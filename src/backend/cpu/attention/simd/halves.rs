@@ -132,7 +132,7 @@ pub(super) unsafe fn apart(v: *const f32, w: *const f32) -> [(f32, __m512); 2] {
 // SAFETY (whole impl): the trait's contract, with the CPU feature that the type names.
 impl Products<Avx512> for Halves {
     #[inline(always)]
-    unsafe fn pack_query(q: *mut f32, dk: usize) {
+    unsafe fn pack_query(q: *mut f32, dk: usize) -> f32 {
         // SAFETY: whole vectors of pairs, written behind what is read.
         unsafe {
             for i in 0..dk.div_ceil(32) {
@@ -144,10 +144,11 @@ impl Products<Avx512> for Halves {
                 _mm512_storeu_si512(q.add(16 * i).cast(), both);
             }
         }
+        1.0
     }
 
     #[inline(always)]
-    unsafe fn pack_weights(w: *mut f32) {
+    unsafe fn pack_weights(w: *mut f32) -> f32 {
         // SAFETY: as above.
         unsafe { Self::pack_query(w, products::KEYS) }
     }
@@ -157,6 +158,7 @@ impl Products<Avx512> for Halves {
         q: [*const f32; R],
         k: [*const u8; G],
         dk: usize,
+        _: [f32; R],
         s: [*mut f32; R],
         ahead: Option<(&Coming<'_>, usize)>,
     ) {
@@ -203,6 +205,7 @@ impl Products<Avx512> for Halves {
         v: &[*const u8],
         i: usize,
         n: usize,
+        _: [f32; R],
         sums: [*mut f32; R],
         ahead: Option<&Coming<'_>>,
     ) {

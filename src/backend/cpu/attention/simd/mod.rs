@@ -1,4 +1,4 @@
-//! Attention for AVX2, AVX-512, AVX512-BF16 and NEON: the table rows and how they run.
+//! Attention for AVX2, AVX-512 (BF16, FP16), AMX and NEON: the table rows and how they run.
 
 #[cfg(target_arch = "x86_64")]
 mod ahead;
@@ -8,6 +8,8 @@ mod block;
 mod bytes;
 mod decode;
 mod flash;
+#[cfg(target_arch = "x86_64")]
+mod fp16;
 #[cfg(target_arch = "x86_64")]
 mod halves;
 mod lanes;
@@ -22,7 +24,7 @@ mod tiles;
 mod vectors;
 
 #[cfg(target_arch = "x86_64")]
-use self::{arithmetic::Arithmetic, bytes::Bytes, halves::Halves, tiles::Tiles};
+use self::{arithmetic::Arithmetic, bytes::Bytes, fp16::Fp16, halves::Halves, tiles::Tiles};
 use self::{
     arithmetic::Exact,
     numbers::{Numbers, Plain, Q8},
@@ -62,8 +64,11 @@ enum Level {
     /// AVX-512 with BF16, which rounds queries, keys, values and weights.
     #[cfg(target_arch = "x86_64")]
     Bf16,
-    /// The same by AMX, for more rows than a vector has lanes; few rows of a sequence in f32, or by
-    /// bytes where the cache holds them.
+    /// AVX-512 with FP16, for few rows over a cache of f16.
+    #[cfg(target_arch = "x86_64")]
+    Fp16,
+    /// BF16 by AMX, for more rows than a vector has lanes; few rows of a sequence in f16 or by
+    /// bytes where the cache holds them, else in f32.
     #[cfg(target_arch = "x86_64")]
     Amx,
     #[cfg(target_arch = "aarch64")]
@@ -172,6 +177,18 @@ task!(
     "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c",
     Avx512, Exact, Tiles, 16, 8, 4, 16 x 2
 );
+
+/// Few rows over a cache of f16; false, and nothing is done, where there are more or sums are not
+/// finite.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512fp16,avx2,fma,f16c")]
+unsafe fn task_fp16(p: &Problem<'_>, t: &Task, scratch: &mut Scratch, to: Partials) -> bool {
+    // SAFETY: the caller's contract is the callee's.
+    unsafe {
+        t.queries.len * p.group <= decode::most_rows(16)
+            && decode::task::<Avx512, Streams<Fp16, Plain<f16>, 16, 8, 4>, _>(p, t, scratch, to)
+    }
+}
 
 /// Few rows over a q8_0 cache; false, and nothing is done, where there are more or the queries are
 /// not finite.
@@ -293,9 +310,21 @@ unsafe fn run(ctx: &Ctx, op: &Attention<Tensor>, level: Level) -> Result<()> {
                         #[cfg(target_arch = "x86_64")]
                         Level::Bf16 => of_cache!(element, task_bf16(&p, task, scratch, partials)),
                         #[cfg(target_arch = "x86_64")]
+                        Level::Fp16 => {
+                            if !task_fp16(&p, task, scratch, partials) {
+                                of_cache!(element, task_avx512(&p, task, scratch, partials));
+                            }
+                        }
+                        #[cfg(target_arch = "x86_64")]
                         Level::Amx => {
-                            if element.quant().is_none() || !task_bytes(&p, task, scratch, partials)
-                            {
+                            let done = match element {
+                                Element::Quant(_) => task_bytes(&p, task, scratch, partials),
+                                Element::Plain(DType::F16) if ctx.env.isa.avx512_fp16 => {
+                                    task_fp16(&p, task, scratch, partials)
+                                }
+                                Element::Plain(_) => false,
+                            };
+                            if !done {
                                 of_cache!(element, task_amx(&p, task, scratch, partials));
                             }
                         }
@@ -316,11 +345,33 @@ unsafe fn run(ctx: &Ctx, op: &Attention<Tensor>, level: Level) -> Result<()> {
     Ok(())
 }
 
+/// Most rows of a task.
+#[cfg(target_arch = "x86_64")]
+fn rows(op: &Attention<TensorDesc>) -> u64 {
+    let group = op.q.dim(1) / op.kv.k().dim(1).max(1);
+    u64::from(op.q.dim(2)) * u64::from(group)
+}
+
+/// Few rows, over a cache of f16?
+#[cfg(target_arch = "x86_64")]
+fn fp16_fits(op: &Attention<TensorDesc>) -> Result<(), Refusal> {
+    let element = op.kv.k().element;
+    if element != Element::Plain(DType::F16) {
+        return Err(Refusal::Element { arg: "k", element });
+    }
+    if rows(op) > decode::most_rows(16) as u64 {
+        return Err(Refusal::Layout {
+            arg: "q",
+            why: "has many rows, which share keys and values in cache",
+        });
+    }
+    Ok(())
+}
+
 /// Are there rows and numbers enough for tiles?
 #[cfg(target_arch = "x86_64")]
 fn tiles_fit(op: &Attention<TensorDesc>) -> Result<(), Refusal> {
-    let group = op.q.dim(1) / op.kv.k().dim(1).max(1);
-    let rows = u64::from(op.q.dim(2)) * u64::from(group);
+    let rows = rows(op);
     if rows <= decode::most_rows(16) as u64 && op.kv.k().element.quant().is_some() {
         return Ok(());
     }
@@ -351,6 +402,8 @@ fn fits(env: &Env, op: &Op<TensorDesc>, level: Level) -> Result<Quality, Refusal
         #[cfg(target_arch = "x86_64")]
         Level::Bf16 => (env.isa.avx512_bf16, "AVX-512 BF16"),
         #[cfg(target_arch = "x86_64")]
+        Level::Fp16 => (env.isa.avx512_fp16, "AVX-512 FP16"),
+        #[cfg(target_arch = "x86_64")]
         Level::Amx => (env.isa.amx, "AMX with BF16 and INT8"),
         #[cfg(target_arch = "aarch64")]
         Level::Neon => (env.isa.neon, "NEON"),
@@ -359,12 +412,18 @@ fn fits(env: &Env, op: &Op<TensorDesc>, level: Level) -> Result<Quality, Refusal
         return Err(Refusal::Feature(name));
     }
     #[cfg(target_arch = "x86_64")]
-    if matches!(level, Level::Bf16 | Level::Amx) && !op.precision.accepts(crate::Precision::HALF) {
+    if matches!(level, Level::Bf16 | Level::Fp16 | Level::Amx)
+        && !op.precision.accepts(crate::Precision::HALF)
+    {
         return Err(Refusal::Precision);
     }
     #[cfg(target_arch = "x86_64")]
     if level == Level::Amx {
         tiles_fit(op)?;
+    }
+    #[cfg(target_arch = "x86_64")]
+    if level == Level::Fp16 {
+        fp16_fits(op)?;
     }
     let (k, v) = (op.kv.k(), op.kv.v());
     for (arg, t) in [("q", &op.q), ("out", &op.out), ("k", k), ("v", v)] {
@@ -435,6 +494,8 @@ pub(crate) const ROWS: &[Row] = &[
     row!("cpu-attention-neon", Neon),
     #[cfg(target_arch = "x86_64")]
     row!("cpu-attention-amx", Amx),
+    #[cfg(target_arch = "x86_64")]
+    row!("cpu-attention-avx512fp16", Fp16),
     #[cfg(target_arch = "x86_64")]
     row!("cpu-attention-avx512bf16", Bf16),
     #[cfg(target_arch = "x86_64")]

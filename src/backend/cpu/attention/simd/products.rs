@@ -46,16 +46,20 @@ impl<'a> Coming<'a> {
 /// The rows and the memory of every method are as large as said; the CPU has the features of `S`
 /// and of the implementing type, AVX2, FMA and F16C.
 pub(super) trait Products<S: Lanes> {
-    /// A row of queries, in place; zeros follow it up to a multiple of two vectors.
-    unsafe fn pack_query(q: *mut f32, dk: usize);
-    /// Weights of [`KEYS`] keys, in place.
-    unsafe fn pack_weights(w: *mut f32);
+    /// Sums that are not finite may be so for want of range, rather than for the numbers' sake.
+    const MAY_FAIL: bool = false;
+    /// A row of queries, in place; zeros follow it up to a multiple of two vectors. The factor of
+    /// its scores.
+    unsafe fn pack_query(q: *mut f32, dk: usize) -> f32;
+    /// Weights of [`KEYS`] keys, in place. The factor of their sums.
+    unsafe fn pack_weights(w: *mut f32) -> f32;
     /// Products of `R` rows of q and `G` keys; `R * G = LANES`. `G` scores of each row. Asks for
     /// what is `ahead` meanwhile, where the first of the keys has that number in its step.
     unsafe fn scores<N: Numbers, const R: usize, const G: usize>(
         q: [*const f32; R],
         k: [*const u8; G],
         dk: usize,
+        factors: [f32; R],
         s: [*mut f32; R],
         ahead: Option<(&Coming<'_>, usize)>,
     );
@@ -66,6 +70,7 @@ pub(super) trait Products<S: Lanes> {
         v: &[*const u8],
         i: usize,
         n: usize,
+        factors: [f32; R],
         sums: [*mut f32; R],
         ahead: Option<&Coming<'_>>,
     );
@@ -73,16 +78,21 @@ pub(super) trait Products<S: Lanes> {
 
 impl<S: Lanes> Products<S> for Exact {
     #[inline(always)]
-    unsafe fn pack_query(_: *mut f32, _: usize) {}
+    unsafe fn pack_query(_: *mut f32, _: usize) -> f32 {
+        1.0
+    }
 
     #[inline(always)]
-    unsafe fn pack_weights(_: *mut f32) {}
+    unsafe fn pack_weights(_: *mut f32) -> f32 {
+        1.0
+    }
 
     #[inline(always)]
     unsafe fn scores<N: Numbers, const R: usize, const G: usize>(
         q: [*const f32; R],
         k: [*const u8; G],
         dk: usize,
+        _: [f32; R],
         s: [*mut f32; R],
         ahead: Option<(&Coming<'_>, usize)>,
     ) {
@@ -142,6 +152,7 @@ impl<S: Lanes> Products<S> for Exact {
         v: &[*const u8],
         i: usize,
         n: usize,
+        _: [f32; R],
         sums: [*mut f32; R],
         ahead: Option<&Coming<'_>>,
     ) {

@@ -12,11 +12,16 @@ use std::marker::PhantomData;
 /// Rows that share a pass over keys or values.
 const SIDE: usize = 4;
 
+/// Most rows of a task, of the widest vectors.
+const MOST: usize = super::decode::most_rows(16);
+
 /// Products by `A` of numbers `N`, with groups of `G1` keys for one row, `G2` for two, `G4` for
 /// [`SIDE`].
-pub(super) struct Streams<A, N, const G1: usize, const G2: usize, const G4: usize>(
-    PhantomData<(A, N)>,
-);
+pub(super) struct Streams<A, N, const G1: usize, const G2: usize, const G4: usize> {
+    /// Of the scores of each row.
+    factors: [f32; MOST],
+    by: PhantomData<(A, N)>,
+}
 
 /// Scores of all rows against the keys of a step. Asks for what is `ahead` of them meanwhile.
 #[inline(always)]
@@ -25,13 +30,16 @@ unsafe fn all_scores<S: Lanes, A: Products<S>, N: Numbers, const R: usize, const
     l: Lines,
     r0: usize,
     step: &Step<KEYS>,
+    factors: &[f32; MOST],
     ahead: Option<&Coming<'_>>,
 ) {
     // SAFETY: rows beyond the last repeat it, and so do keys; see `scores`.
     unsafe {
         let (mut q, mut s) = ([l.q.cast_const(); R], [l.scores; R]);
+        let mut own = [1.0; R];
         for r in 0..R {
             let row = (r0 + r).min(l.rows - 1);
+            own[r] = factors[row];
             q[r] = l.q.add(row * l.dk).cast_const();
             s[r] = l.scores.add(row * KEYS);
         }
@@ -45,7 +53,7 @@ unsafe fn all_scores<S: Lanes, A: Products<S>, N: Numbers, const R: usize, const
             for to in &mut to {
                 *to = to.add(j);
             }
-            A::scores::<N, R, G>(q, k, p.dk, to, ahead.map(|a| (a, j)));
+            A::scores::<N, R, G>(q, k, p.dk, own, to, ahead.map(|a| (a, j)));
             j += G;
         }
     }
@@ -58,25 +66,28 @@ unsafe fn all_values<S: Lanes, A: Products<S>, N: Numbers, const R: usize, const
     l: Lines,
     r0: usize,
     step: &Step<KEYS>,
+    factors: &[f32; MOST],
     ahead: Option<&Coming<'_>>,
 ) {
     // SAFETY: rows beyond the last repeat it: their sums are computed alike.
     unsafe {
         let (mut w, mut sums) = ([l.scores.cast_const(); R], [l.sums; R]);
+        let mut own = [1.0; R];
         for r in 0..R {
             let row = (r0 + r).min(l.rows - 1);
+            own[r] = factors[row];
             w[r] = l.scores.add(row * KEYS).cast_const();
             sums[r] = l.sums.add(row * l.dv);
         }
         let v = &step.v[..step.n];
         let mut i = 0;
         while i + C * S::LANES <= p.dv {
-            A::weigh::<N, R, C>(w, v, i, S::LANES, sums, ahead);
+            A::weigh::<N, R, C>(w, v, i, S::LANES, own, sums, ahead);
             i += C * S::LANES;
         }
         while i < p.dv {
             let n = (p.dv - i).min(S::LANES);
-            A::weigh::<N, R, 1>(w, v, i, n, sums, ahead);
+            A::weigh::<N, R, 1>(w, v, i, n, own, sums, ahead);
             i += S::LANES;
         }
     }
@@ -110,11 +121,15 @@ impl<S: Lanes, A: Products<S>, N: Numbers, const G1: usize, const G2: usize, con
 
     #[inline(always)]
     unsafe fn begin(p: &Problem<'_>, l: Lines, _: *mut f32) -> Option<Self> {
+        let mut factors = [1.0; MOST];
         for r in 0..l.rows {
             // SAFETY: a row of queries.
-            unsafe { A::pack_query(l.q.add(r * l.dk), p.dk) };
+            factors[r] = unsafe { A::pack_query(l.q.add(r * l.dk), p.dk) };
         }
-        Some(Streams(PhantomData))
+        Some(Streams {
+            factors,
+            by: PhantomData,
+        })
     }
 
     #[inline(always)]
@@ -129,14 +144,15 @@ impl<S: Lanes, A: Products<S>, N: Numbers, const G1: usize, const G2: usize, con
     ) {
         // SAFETY: the caller's contract is the callee's.
         unsafe {
+            let factors = &self.factors;
             let coming = Coming::new(&step.k, &next.k);
             let mut ahead = Some(&coming);
             let mut r0 = 0;
             while r0 < l.rows {
                 match l.rows - r0 {
-                    1 => all_scores::<S, A, N, 1, G1>(p, l, r0, step, ahead),
-                    2 => all_scores::<S, A, N, 2, G2>(p, l, r0, step, ahead),
-                    _ => all_scores::<S, A, N, SIDE, G4>(p, l, r0, step, ahead),
+                    1 => all_scores::<S, A, N, 1, G1>(p, l, r0, step, factors, ahead),
+                    2 => all_scores::<S, A, N, 2, G2>(p, l, r0, step, factors, ahead),
+                    _ => all_scores::<S, A, N, SIDE, G4>(p, l, r0, step, factors, ahead),
                 }
                 ahead = None;
                 r0 += SIDE;
@@ -152,20 +168,22 @@ impl<S: Lanes, A: Products<S>, N: Numbers, const G1: usize, const G2: usize, con
                 }
                 return;
             }
+            let mut factors = [1.0; MOST];
             for r in 0..l.rows {
-                A::pack_weights(l.scores.add(r * KEYS));
+                factors[r] = A::pack_weights(l.scores.add(r * KEYS));
             }
+            let factors = &factors;
             let coming = Coming::new(&step.v, &next.v);
             let mut ahead = Some(&coming);
             let mut r0 = 0;
             while r0 < l.rows {
                 match l.rows - r0 {
-                    1 => all_values::<S, A, N, 1, 4>(p, l, r0, step, ahead),
-                    2 => all_values::<S, A, N, 2, 4>(p, l, r0, step, ahead),
+                    1 => all_values::<S, A, N, 1, 4>(p, l, r0, step, factors, ahead),
+                    2 => all_values::<S, A, N, 2, 4>(p, l, r0, step, factors, ahead),
                     _ if S::LANES == 16 => {
-                        all_values::<S, A, N, SIDE, 4>(p, l, r0, step, ahead);
+                        all_values::<S, A, N, SIDE, 4>(p, l, r0, step, factors, ahead);
                     }
-                    _ => all_values::<S, A, N, SIDE, 2>(p, l, r0, step, ahead),
+                    _ => all_values::<S, A, N, SIDE, 2>(p, l, r0, step, factors, ahead),
                 }
                 ahead = None;
                 r0 += SIDE;
@@ -174,5 +192,20 @@ impl<S: Lanes, A: Products<S>, N: Numbers, const G1: usize, const G2: usize, con
     }
 
     #[inline(always)]
-    unsafe fn end(self, _: &Problem<'_>, _: Lines) {}
+    unsafe fn end(self, _: &Problem<'_>, l: Lines) -> bool {
+        if !A::MAY_FAIL {
+            return true;
+        }
+        // SAFETY: sums and totals of the rows.
+        unsafe {
+            let mut wild = S::zero();
+            for r in 0..l.rows {
+                wild = S::fma(S::load(l.total.add(r * S::LANES)), S::zero(), wild);
+                for d in (0..l.dv).step_by(S::LANES) {
+                    wild = S::fma(S::load(l.sums.add(r * l.dv + d)), S::zero(), wild);
+                }
+            }
+            !S::sum(wild).is_nan()
+        }
+    }
 }
