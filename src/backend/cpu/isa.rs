@@ -20,7 +20,7 @@ pub enum Level {
     Neon,
     /// On AArch64: NEON with SDOT at most.
     Dotprod,
-    /// On x86-64: AVX-512 with VNNI and BF16 at most.
+    /// On x86-64: AVX-512 with VNNI, VBMI and GFNI, BF16 and FP16 at most.
     Avx512,
     /// No ceiling: AMX, NEON with I8MM and BF16 where present.
     Amx,
