@@ -9,6 +9,10 @@ const FAR: usize = 4608;
 /// How far ahead they are asked for from there, so that loads do not wait for the second level.
 const NEAR: usize = 2304;
 
+/// Bytes of weights that a task streams at least, where threads do not need more tasks: its start,
+/// when nothing has been asked for yet, should not count.
+pub(crate) const LONG_STREAM: usize = 512 << 10;
+
 /// Asks for lines of a stream that come after the one at `p`, which is about to be loaded. One at a
 /// time, between arithmetic: several at once wait for each other.
 #[inline(always)]

@@ -32,7 +32,7 @@ pub(crate) type Eight = Avx2;
 pub(crate) type Eight = Neon;
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-pub(crate) use fetch::{Fetch, stream};
+pub(crate) use fetch::{Fetch, LONG_STREAM, stream};
 
 use half::{bf16, f16};
 

@@ -9,7 +9,7 @@ use super::{
 use crate::backend::cpu::{
     matmul::simd::epilogue::Output,
     pool::Pool,
-    simd::{Fetch, Scratch},
+    simd::{Fetch, LONG_STREAM, Scratch},
 };
 use rustc_hash::FxHashMap;
 use std::{
@@ -39,9 +39,6 @@ const PANELS_OF_LONG: usize = 8;
 const LONG: usize = 1 << 20;
 /// The same where a panel is filled from columns: more of a row is read at once.
 const PANELS_OF_COLUMNS: usize = 8;
-/// Bytes of panels of an item that streams, at least: its start, when nothing has been asked for
-/// yet, should not count.
-const STREAM: usize = 512 << 10;
 
 /// Weights of one matrix.
 #[derive(Clone, Copy)]
@@ -213,7 +210,7 @@ pub(super) unsafe fn run(pool: &Pool, rows: &Rows<'_>, products: &[Product<'_>])
         let items = match p.w {
             Weights::Packed(_) if p.kernel.packed.streams && m <= 2 * STREAMS => {
                 let bytes = (p.kernel.panel_bytes)(rows.k).max(1);
-                let long = STREAM
+                let long = LONG_STREAM
                     .div_ceil(bytes)
                     .next_multiple_of(2)
                     .min(panels.div_ceil(threads));

@@ -20,16 +20,13 @@ use crate::{
             start, to_f32,
         },
         rows::Ctx,
-        simd::{Scratch, Shared},
+        simd::{LONG_STREAM, Scratch, Shared},
     },
     error::{Error, Result},
     op::Weight,
     quant::QuantFormat,
 };
 use std::{cell::RefCell, ops::Range};
-
-/// Bytes of weights that a task streams at least, where there are more than threads.
-const STREAM: usize = 512 << 10;
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
@@ -313,7 +310,7 @@ fn tasks(
     // Streams: a few tasks per thread, each of pairs of tiles and long enough that its start, when
     // nothing has been asked for yet, does not count.
     let bytes: usize = jobs.iter().map(|j| parts[j.part].matrix_bytes()).sum();
-    let each = (bytes / threads / STREAM).clamp(1, 4);
+    let each = (bytes / threads / LONG_STREAM).clamp(1, 4);
     let stream = total
         .div_ceil(threads * each)
         .clamp(2, 64)
