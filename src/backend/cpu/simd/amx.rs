@@ -284,29 +284,30 @@ impl<const X: usize, const W: usize> Rows<X, W> {
     /// The pointers lead to what they say, `before` to other sums; tiles are configured for the
     /// rows; AMX and AVX-512 are usable.
     #[inline(always)]
-    pub unsafe fn run<P: Product>(self, steps: usize, before: &mut impl Leave, fetch: &mut Fetch) {
+    pub unsafe fn run<P: Product>(self, steps: usize, before: impl Leave, fetch: &mut Fetch) {
         // SAFETY: the caller's contract.
         unsafe {
-            match (self.rows > 16, before.rows() > 0) {
-                (true, true) => self.strips::<P, true, true>(steps, before, fetch),
-                (true, false) => self.strips::<P, true, false>(steps, before, fetch),
-                (false, true) => self.strips::<P, false, true>(steps, before, fetch),
-                (false, false) => self.strips::<P, false, false>(steps, before, fetch),
+            if self.rows > 16 {
+                self.strips::<P, true>(steps, before, fetch);
+            } else {
+                self.strips::<P, false>(steps, before, fetch);
             }
         }
     }
 
-    /// The loop is another one where nothing is `before`.
+    /// What is `before` and what to fetch are copies, so that the loop has them in registers: tiles
+    /// that load wait for stores whose addresses end in the same twelve bits.
     #[inline(always)]
-    unsafe fn strips<P: Product, const TWO: bool, const MOVES: bool>(
+    unsafe fn strips<P: Product, const TWO: bool>(
         self,
         steps: usize,
-        before: &mut impl Leave,
+        mut before: impl Leave,
         fetch: &mut Fetch,
     ) {
         let pace = before.rows().div_ceil(steps.max(1));
         let (c, step) = (self.c, self.step);
         let lower = c.wrapping_add(16 * step);
+        let mut ahead = *fetch;
         // SAFETY: the caller's contract.
         unsafe {
             if self.fresh {
@@ -334,24 +335,24 @@ impl<const X: usize, const W: usize> Rows<X, W> {
                         load::<6>(w, 128);
                     }
                     if single {
-                        fetch.some();
+                        ahead.some();
                     }
                     if i != held.0 {
                         load::<4>(x, 64);
                     }
                     P::add::<0, 4, 6>();
                     if single {
-                        fetch.some();
+                        ahead.some();
                     }
                     if j != held.1 {
                         load::<7>(w.add(64), 128);
                     }
                     if single {
-                        fetch.some();
+                        ahead.some();
                     }
                     P::add::<1, 4, 7>();
                     if single {
-                        fetch.some();
+                        ahead.some();
                     }
                     if TWO {
                         if i != held.0 {
@@ -362,20 +363,19 @@ impl<const X: usize, const W: usize> Rows<X, W> {
                     }
                     held = (i, j);
                 }
-                if MOVES {
-                    before.some(pace);
+                for _ in 0..pace.min(before.rows()) {
+                    before.row();
                 }
                 if !single {
                     for _ in 0..4 {
-                        fetch.some();
+                        ahead.some();
                     }
                 }
                 x = x.add(X * self.rows * 64);
                 w = w.add(W * STEP);
             }
-            if MOVES {
-                before.some(before.rows());
-            }
+            *fetch = ahead;
+            before.all();
             store::<0>(c, step);
             store::<1>(c.add(64), step);
             if TWO {
@@ -403,17 +403,44 @@ impl Room {
 
 /// Rows of sums that leave a [`Room`] while tiles are multiplied: tiles that stored to memory
 /// further away would wait for it.
-pub(crate) trait Leave {
+pub(crate) trait Leave: Copy {
     /// Rows that are left.
     fn rows(&self) -> usize;
-    /// Moves the next `rows` rows, or what is left.
+    /// Moves the next row.
     ///
     /// # Safety
-    /// The rows exist; the CPU has AVX-512 and what else the type names.
-    unsafe fn some(&mut self, rows: usize);
+    /// It exists; the CPU has AVX-512 and what else the type names.
+    unsafe fn row(&mut self);
+
+    /// Moves what is left.
+    ///
+    /// # Safety
+    /// As for [`Leave::row`].
+    #[inline(always)]
+    unsafe fn all(mut self) {
+        while self.rows() > 0 {
+            // SAFETY: the caller's contract.
+            unsafe { self.row() }
+        }
+    }
+}
+
+/// No rows.
+#[derive(Clone, Copy)]
+pub(crate) struct Nothing;
+
+impl Leave for Nothing {
+    #[inline(always)]
+    fn rows(&self) -> usize {
+        0
+    }
+
+    #[inline(always)]
+    unsafe fn row(&mut self) {}
 }
 
 /// Rows of a [`Room`] and those that they add to.
+#[derive(Clone, Copy)]
 pub(crate) struct Sums<P> {
     room: *mut u8,
     c: *mut u8,
@@ -424,16 +451,6 @@ pub(crate) struct Sums<P> {
 }
 
 impl<P: Product> Sums<P> {
-    /// No rows.
-    pub const NONE: Sums<P> = Sums {
-        room: std::ptr::null_mut(),
-        c: std::ptr::null_mut(),
-        step: 0,
-        rows: 0,
-        fresh: true,
-        product: PhantomData,
-    };
-
     /// `rows` rows of `room`, which add to those at `c`, `step` bytes apart, or replace them if
     /// `fresh`.
     pub fn new(room: &mut Room, rows: usize, (c, step): (*mut u8, usize), fresh: bool) -> Sums<P> {
@@ -459,7 +476,10 @@ impl<P: Product> Sums<P> {
         self.rows -= 1;
         // SAFETY: the caller's contract.
         unsafe {
-            let mut sums = [room, room.add(64)].map(|p| _mm512_load_si512(p.cast()));
+            let mut sums = [
+                _mm512_load_si512(room.cast()),
+                _mm512_load_si512(room.add(64).cast()),
+            ];
             if !self.fresh {
                 sums[0] = P::sum(sums[0], _mm512_loadu_si512(c.cast()));
                 sums[1] = P::sum(sums[1], _mm512_loadu_si512(c.add(64).cast()));
@@ -470,19 +490,18 @@ impl<P: Product> Sums<P> {
 }
 
 impl<P: Product> Leave for Sums<P> {
+    #[inline(always)]
     fn rows(&self) -> usize {
         self.rows
     }
 
     #[inline(always)]
-    unsafe fn some(&mut self, rows: usize) {
-        for _ in 0..rows.min(self.rows) {
-            // SAFETY: the caller's contract.
-            unsafe {
-                let (sums, _, c) = self.next();
-                _mm512_storeu_si512(c.cast(), sums[0]);
-                _mm512_storeu_si512(c.add(64).cast(), sums[1]);
-            }
+    unsafe fn row(&mut self) {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let (sums, _, c) = self.next();
+            _mm512_storeu_si512(c.cast(), sums[0]);
+            _mm512_storeu_si512(c.add(64).cast(), sums[1]);
         }
     }
 }
@@ -495,7 +514,7 @@ mod tests {
     /// Adds the product to rows of 40 numbers.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
     unsafe fn product(x: &[bf16], rows: usize, steps: usize, panel: &[bf16], c: &mut [f32]) {
-        let (mut room, mut sums, mut none) = (Room::new(), Sums::<Bf16>::NONE, Fetch::NONE);
+        let (mut room, mut none) = (Room::new(), Fetch::NONE);
         let own = (c.as_mut_ptr().cast(), 160);
         // SAFETY: the caller's contract.
         unsafe {
@@ -509,10 +528,9 @@ mod tests {
                 step,
                 fresh: true,
             };
-            tile.run::<Bf16>(steps, &mut sums, &mut none);
+            tile.run::<Bf16>(steps, Nothing, &mut none);
             release();
-            let mut sums = Sums::<Bf16>::new(&mut room, rows, own, false);
-            sums.some(rows);
+            Sums::<Bf16>::new(&mut room, rows, own, false).all();
         }
     }
 

@@ -15,6 +15,27 @@ fn mask(n: usize) -> __mmask16 {
     ((1u32 << n) - 1) as __mmask16
 }
 
+impl Avx512 {
+    /// Sixteen bf16, to nearest even.
+    ///
+    /// # Safety
+    /// The CPU has the features above.
+    #[inline(always)]
+    pub unsafe fn to_bf16(v: __m512) -> __m256i {
+        // SAFETY: no memory is touched.
+        unsafe {
+            let u = _mm512_castps_si512(v);
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(u), _mm512_set1_epi32(1));
+            let bias = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+            let rounded = _mm512_srli_epi32::<16>(_mm512_add_epi32(u, bias));
+            // A NaN keeps its upper half, made quiet: rounding could carry it to infinity.
+            let quiet = _mm512_or_si512(_mm512_srli_epi32::<16>(u), _mm512_set1_epi32(0x40));
+            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
+            _mm512_cvtepi32_epi16(_mm512_mask_blend_epi32(nan, rounded, quiet))
+        }
+    }
+}
+
 // SAFETY (whole impl): the trait's contract gives the CPU features and the pointers' validity.
 impl Simd for Avx512 {
     const LANES: usize = 16;
@@ -87,17 +108,7 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn store_bf16_n(p: *mut bf16, n: usize, v: __m512) {
         // SAFETY: see the impl.
-        unsafe {
-            let u = _mm512_castps_si512(v);
-            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(u), _mm512_set1_epi32(1));
-            let bias = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
-            let rounded = _mm512_srli_epi32::<16>(_mm512_add_epi32(u, bias));
-            // A NaN keeps its upper half, made quiet: rounding could carry it to infinity.
-            let quiet = _mm512_or_si512(_mm512_srli_epi32::<16>(u), _mm512_set1_epi32(0x40));
-            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
-            let h = _mm512_mask_blend_epi32(nan, rounded, quiet);
-            _mm256_mask_storeu_epi16(p.cast(), mask(n), _mm512_cvtepi32_epi16(h));
-        }
+        unsafe { _mm256_mask_storeu_epi16(p.cast(), mask(n), Avx512::to_bf16(v)) }
     }
 
     #[inline(always)]

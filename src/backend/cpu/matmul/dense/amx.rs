@@ -5,7 +5,13 @@ use super::{
     tile::{self, LINE, Tile},
     unit::Unit,
 };
-use crate::backend::cpu::simd::amx::{self, Leave, Product, Sums};
+use crate::{
+    DType,
+    backend::cpu::simd::{
+        Avx512,
+        amx::{self, Leave, Product, Sums},
+    },
+};
 use std::{arch::x86_64::*, marker::PhantomData};
 
 /// Rows of a tile of x, and of two.
@@ -49,6 +55,22 @@ pub(super) const fn kernel(dots: &Kernel, tiles: Tiles) -> Kernel {
 /// Columns of a panel.
 const COLUMNS: usize = 32;
 
+/// Does the same with the rows of each kind, so that loops are made for each.
+macro_rules! each {
+    ($before:expr, $rows:ident => $do:expr) => {
+        match $before {
+            Before::Nothing => {
+                let $rows = amx::Nothing;
+                $do
+            }
+            Before::Sums($rows) => $do,
+            Before::Words($rows) => $do,
+            Before::Bf16($rows) => $do,
+            Before::F16($rows) => $do,
+            Before::General($rows) => $do,
+        }
+    };
+}
 /// Tiles over the rows of a block, numbers of `X` and `W` terms; the sums are finished after the
 /// last block. Words after whole lines go by way of `U`, unless panels are `WHOLE` lines.
 ///
@@ -73,16 +95,12 @@ pub(super) unsafe fn block<
     } else {
         (steps, rest)
     };
-    let deep = WHOLE || steps >= amx::DEEP;
+    // The last sums go to y as they leave.
+    let deep = WHOLE || steps >= amx::DEEP || b.done.is_some();
     let mut fetch = b.fetch;
     let mut rooms = [amx::Room::new(), amx::Room::new()];
     let (mut room, mut configured) = (0, 0);
-    let mut before = Strip::<U, P, WHOLE> {
-        sums: Sums::NONE,
-        m: 0,
-        end: None,
-        unit: PhantomData,
-    };
+    let mut before = Before::<U, P, WHOLE>::Nothing;
     // SAFETY: rows m0.. of the block.
     unsafe {
         for m0 in (0..b.rows).step_by(b.height) {
@@ -103,17 +121,17 @@ pub(super) unsafe fn block<
                 step,
                 fresh: deep || b.word0 == 0,
             };
-            tile.run::<P>(steps, &mut before, &mut fetch);
+            each!(before, rows => tile.run::<P>(steps, rows, &mut fetch));
+            before = Before::Nothing;
             if deep {
-                before.sums = Sums::new(&mut rooms[room], rows, own, b.word0 == 0);
-                before.m = m0;
+                let sums = Sums::new(&mut rooms[room], rows, own, b.word0 == 0);
                 if rest == 0 {
-                    before.end = b.done;
+                    before = Before::of(sums, m0, b.done.as_ref());
                     continue;
                 }
+                sums.all();
             }
             if rest > 0 {
-                before.some(rows);
                 let most = tile::most_rows::<U>();
                 for r in (0..rows).step_by(most) {
                     let tile = Tile {
@@ -137,45 +155,208 @@ pub(super) unsafe fn block<
         if configured > 0 {
             amx::release();
         }
-        before.some(b.height);
+        each!(before, rows => rows.all());
     }
 }
 
-/// Rows whose sums leave while the next are multiplied, to y in the end.
-struct Strip<'a, U, P, const WHOLE: bool> {
-    sums: Sums<P>,
-    /// The next row.
-    m: usize,
-    end: Option<Done<'a>>,
-    unit: PhantomData<U>,
+/// Rows whose sums leave while the next are multiplied.
+#[derive(Clone, Copy)]
+enum Before<'a, U, P, const WHOLE: bool> {
+    Nothing,
+    /// There is more of k to come.
+    Sums(Sums<P>),
+    /// To y, as they are in four bytes, or rounded.
+    Words(Straight<'a, U, P, Words, WHOLE>),
+    Bf16(Straight<'a, U, P, Bf16, WHOLE>),
+    F16(Straight<'a, U, P, F16, WHOLE>),
+    /// To y by way of what else is to be done.
+    General(General<'a, U, P, WHOLE>),
 }
 
-impl<U: Unit, P: Product, const WHOLE: bool> Leave for Strip<'_, U, P, WHOLE> {
+impl<'a, U: Unit, P: Product, const WHOLE: bool> Before<'a, U, P, WHOLE> {
+    /// Sums of rows from `m` on of the block.
+    #[inline(always)]
+    fn of(sums: Sums<P>, m: usize, done: Option<&'a Done<'a>>) -> Self {
+        let Some(done) = done else {
+            return Before::Sums(sums);
+        };
+        let dtype = done.out.y.data.dtype;
+        let full = done.n >= COLUMNS && done.scatter.is_none();
+        if !full || !done.straight || U::INTEGERS && dtype != DType::I32 {
+            let unit = PhantomData;
+            return Before::General(General {
+                sums,
+                done,
+                m,
+                unit,
+            });
+        }
+        match dtype {
+            DType::BF16 => Before::Bf16(Straight::new(sums, m, done)),
+            DType::F16 => Before::F16(Straight::new(sums, m, done)),
+            _ => Before::Words(Straight::new(sums, m, done)),
+        }
+    }
+}
+
+/// How a row of sums is stored.
+///
+/// # Safety
+/// The CPU has AVX-512; `y` has room for 32 numbers.
+trait Store: Copy {
+    unsafe fn store(y: *mut u8, v: [__m512; 2]);
+}
+
+/// Four bytes each.
+#[derive(Clone, Copy)]
+struct Words;
+#[derive(Clone, Copy)]
+struct Bf16;
+#[derive(Clone, Copy)]
+struct F16;
+
+impl Store for Words {
+    #[inline(always)]
+    unsafe fn store(y: *mut u8, v: [__m512; 2]) {
+        // SAFETY: the caller's contract.
+        unsafe {
+            _mm512_storeu_ps(y.cast(), v[0]);
+            _mm512_storeu_ps(y.add(64).cast(), v[1]);
+        }
+    }
+}
+
+/// # Safety
+/// As for [`Store`].
+#[inline(always)]
+unsafe fn store_halves(y: *mut u8, low: __m256i, high: __m256i) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let both = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
+        _mm512_storeu_si512(y.cast(), both);
+    }
+}
+
+impl Store for Bf16 {
+    #[inline(always)]
+    unsafe fn store(y: *mut u8, v: [__m512; 2]) {
+        // SAFETY: the caller's contract.
+        unsafe { store_halves(y, Avx512::to_bf16(v[0]), Avx512::to_bf16(v[1])) }
+    }
+}
+
+impl Store for F16 {
+    #[inline(always)]
+    unsafe fn store(y: *mut u8, v: [__m512; 2]) {
+        // SAFETY: the caller's contract.
+        unsafe { store_halves(y, _mm512_cvtps_ph::<0>(v[0]), _mm512_cvtps_ph::<0>(v[1])) }
+    }
+}
+
+/// Whole rows of sums that y takes as they are or rounded.
+#[derive(Clone, Copy)]
+struct Straight<'a, U, P, T, const WHOLE: bool> {
+    sums: Sums<P>,
+    /// The next row, in y and in the block, and bytes between rows.
+    y: *mut u8,
+    m: usize,
+    step: usize,
+    done: &'a Done<'a>,
+    unit: PhantomData<(U, T)>,
+}
+
+impl<'a, U, P, T, const WHOLE: bool> Straight<'a, U, P, T, WHOLE> {
+    #[inline(always)]
+    fn new(sums: Sums<P>, m: usize, done: &'a Done<'a>) -> Self {
+        let y = done.out.y;
+        let size = y.data.dtype.size();
+        let at = done.row(m) * y.stride + done.n0;
+        Straight {
+            sums,
+            y: y.data.start.wrapping_add(at * size),
+            m,
+            step: y.stride * size,
+            done,
+            unit: PhantomData,
+        }
+    }
+}
+
+impl<U: Unit, P: Product, T: Store, const WHOLE: bool> Leave for Straight<'_, U, P, T, WHOLE> {
+    #[inline(always)]
     fn rows(&self) -> usize {
         self.sums.rows()
     }
 
-    /// With the features of `U`.
     #[inline(always)]
-    unsafe fn some(&mut self, rows: usize) {
-        // SAFETY: the caller's contract.
+    unsafe fn row(&mut self) {
+        // SAFETY: the caller's contract; y has the row.
         unsafe {
-            let Some(done) = self.end else {
-                return self.sums.some(rows);
-            };
-            for _ in 0..rows.min(self.rows()) {
-                let (sums, room, _) = self.sums.next();
-                if WHOLE && !are_finite(sums) {
-                    done.again.borrow_mut().push(self.m);
-                } else {
-                    _mm512_store_si512(room.cast(), sums[0]);
-                    _mm512_store_si512(room.add(64).cast(), sums[1]);
-                    finish::<U>(done, room.cast(), COLUMNS, COLUMNS, self.m, 1);
-                }
-                self.m += 1;
+            let (mut sums, ..) = self.sums.next();
+            if U::INTEGERS {
+                let zeros = self.done.zeros;
+                sums[0] = _mm512_sub_epi32(sums[0], _mm512_loadu_si512(zeros.cast()));
+                sums[1] = _mm512_sub_epi32(sums[1], _mm512_loadu_si512(zeros.add(16).cast()));
             }
+            if WHOLE && !are_finite(sums) {
+                again(self.done, self.m);
+            } else {
+                let v = [_mm512_castsi512_ps(sums[0]), _mm512_castsi512_ps(sums[1])];
+                T::store(self.y, v);
+            }
+            self.y = self.y.wrapping_add(self.step);
+            self.m += 1;
         }
     }
+}
+
+/// Rows of sums that have more to go through.
+#[derive(Clone, Copy)]
+struct General<'a, U, P, const WHOLE: bool> {
+    sums: Sums<P>,
+    done: &'a Done<'a>,
+    m: usize,
+    unit: PhantomData<U>,
+}
+
+impl<U: Unit, P: Product, const WHOLE: bool> Leave for General<'_, U, P, WHOLE> {
+    #[inline(always)]
+    fn rows(&self) -> usize {
+        self.sums.rows()
+    }
+
+    #[inline(always)]
+    unsafe fn row(&mut self) {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let (sums, room, _) = self.sums.next();
+            if WHOLE && !are_finite(sums) {
+                again(self.done, self.m);
+            } else {
+                _mm512_store_si512(room.cast(), sums[0]);
+                _mm512_store_si512(room.add(64).cast(), sums[1]);
+                general::<U>(self.done, room.cast(), self.m);
+            }
+            self.m += 1;
+        }
+    }
+}
+
+/// Leaves row `m` to be done again.
+#[cold]
+fn again(done: &Done<'_>, m: usize) {
+    done.again.borrow_mut().push(m);
+}
+
+/// Finishes row `m`, apart, so that the loop of the tiles keeps its registers.
+///
+/// # Safety
+/// As for [`finish`].
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+unsafe fn general<U: Unit>(done: &Done<'_>, c: *mut f32, m: usize) {
+    // SAFETY: the caller's contract is the callee's.
+    unsafe { finish::<U>(*done, c, COLUMNS, COLUMNS, m, 1) }
 }
 
 /// Are sums of f32 finite?
@@ -188,7 +369,10 @@ unsafe fn are_finite(sums: [__m512i; 2]) -> bool {
     const WILD: i32 = 0x99;
     // SAFETY: no memory is touched.
     unsafe {
-        let wild = sums.map(|s| _mm512_fpclass_ps_mask::<WILD>(_mm512_castsi512_ps(s)));
+        let wild = [
+            _mm512_fpclass_ps_mask::<WILD>(_mm512_castsi512_ps(sums[0])),
+            _mm512_fpclass_ps_mask::<WILD>(_mm512_castsi512_ps(sums[1])),
+        ];
         wild[0] | wild[1] == 0
     }
 }

@@ -304,7 +304,7 @@ impl Item {
         let (kernel, m) = (p.kernel, group.m);
         let (columns, k) = (kernel.columns, rows.k);
         let words = k.div_ceil(rows.per_word);
-        let plain = p.out.is_plain();
+        let (plain, straight) = (p.out.is_plain(), p.out.is_straight());
         let terms = kernel.terms.as_ref();
         let streams = kernel.packed.streams
             && matches!(p.w, Weights::Packed(_))
@@ -444,6 +444,7 @@ impl Item {
                             }),
                             zeros: zeros.add(i * columns),
                             plain,
+                            straight,
                             again: &again,
                         }),
                     });

@@ -57,9 +57,26 @@ pub(super) struct Done<'a> {
     pub zeros: *const f32,
     /// y is the sums as they are, in four bytes each.
     pub plain: bool,
+    /// y is the sums as they are, rounded to its type.
+    #[cfg_attr(
+        target_arch = "aarch64",
+        allow(dead_code, reason = "AMX has its own end")
+    )]
+    pub straight: bool,
     /// Rows of the block whose sums are not finite, which are still to be done.
     #[cfg_attr(target_arch = "aarch64", allow(dead_code, reason = "AMX has terms"))]
     pub again: &'a RefCell<Vec<usize>>,
+}
+
+impl Done<'_> {
+    /// The row of y of row `m` of the block.
+    #[inline(always)]
+    pub fn row(&self, m: usize) -> usize {
+        match self.scatter {
+            Some(rows) => rows[self.m0 + m],
+            None => self.m0 + m,
+        }
+    }
 }
 
 pub(super) type Tiles = unsafe fn(Block<'_>);
@@ -234,10 +251,7 @@ pub(super) unsafe fn finish<U: Unit>(
     // SAFETY: the caller's contract.
     unsafe {
         for r in 0..rows {
-            let row = match done.scatter {
-                Some(rows_of_y) => rows_of_y[done.m0 + m0 + r],
-                None => done.m0 + m0 + r,
-            };
+            let row = done.row(m0 + r);
             let y = done.out.y.data.start.cast::<f32>();
             let y = y.wrapping_add(row * done.out.y.stride + done.n0);
             for j in (0..width).step_by(U::S::LANES) {

@@ -168,7 +168,7 @@ impl Work<'_> {
             let panel = c.add(rows * step).cast::<u8>();
             let mut rooms = [amx::Room::new(), amx::Room::new()];
             let deep = kc / BLOCK >= amx::DEEP;
-            let (mut room, mut sums) = (0, amx::Sums::<Bf16>::NONE);
+            let (mut room, mut sums) = (0, None::<amx::Sums<Bf16>>);
             for u in (0..units).step_by(chunk) {
                 let some = chunk.min(units - u);
                 let (k0, steps) = (u * K::Scales::UNIT, some * K::Scales::UNIT / BLOCK);
@@ -203,15 +203,20 @@ impl Work<'_> {
                             step,
                             fresh: deep || u == 0,
                         };
-                        tile.run::<Bf16>(steps, &mut sums, &mut fetch);
+                        match sums.take() {
+                            Some(sums) => tile.run::<Bf16>(steps, sums, &mut fetch),
+                            None => tile.run::<Bf16>(steps, amx::Nothing, &mut fetch),
+                        }
                         if deep {
-                            sums = amx::Sums::new(&mut rooms[room], rows, own, u == 0);
+                            sums = Some(amx::Sums::new(&mut rooms[room], rows, own, u == 0));
                         }
                     }
                     amx::release();
                 }
             }
-            sums.some(ROWS);
+            if let Some(sums) = sums {
+                sums.all();
+            }
             Sums { c, step }
         }
     }

@@ -101,13 +101,17 @@ pub(in crate::backend::cpu) struct Output {
 impl Output {
     /// Are the results the sums as they are, in four bytes each?
     pub fn is_plain(&self) -> bool {
+        self.is_straight() && matches!(self.y.data.dtype, DType::F32 | DType::I32)
+    }
+
+    /// Are the results the sums as they are, rounded to the type of y?
+    pub fn is_straight(&self) -> bool {
         self.scale == 1.0
             && self.bias.is_none()
             && self.act == Act::Identity
             && self.gate.is_none()
             && self.residual.is_none()
             && !self.accumulate
-            && matches!(self.y.data.dtype, DType::F32 | DType::I32)
     }
 
     /// Asks memory for what [`Output::finish`] of these rows and columns needs.
