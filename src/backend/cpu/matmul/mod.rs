@@ -3,6 +3,8 @@
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(crate) mod dense;
 pub(crate) mod epilogue;
+#[cfg(target_arch = "x86_64")]
+mod even;
 mod mixed;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(crate) mod packed;

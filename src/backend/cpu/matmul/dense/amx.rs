@@ -7,9 +7,9 @@ use super::{
 };
 use crate::{
     DType,
-    backend::cpu::simd::{
-        Avx512,
-        amx::{self, Leave, Product, Sums},
+    backend::cpu::{
+        matmul::even::{Bf16, Even, F16, Store, Words},
+        simd::amx::{self, Leave, Product, Sums},
     },
 };
 use std::{arch::x86_64::*, marker::PhantomData};
@@ -199,83 +199,22 @@ impl<'a, U: Unit, P: Product, const WHOLE: bool> Before<'a, U, P, WHOLE> {
     }
 }
 
-/// How a row of sums is stored.
-///
-/// # Safety
-/// The CPU has AVX-512; `y` has room for 32 numbers.
-trait Store: Copy {
-    unsafe fn store(y: *mut u8, v: [__m512; 2]);
-}
-
-/// Four bytes each.
-#[derive(Clone, Copy)]
-struct Words;
-#[derive(Clone, Copy)]
-struct Bf16;
-#[derive(Clone, Copy)]
-struct F16;
-
-impl Store for Words {
-    #[inline(always)]
-    unsafe fn store(y: *mut u8, v: [__m512; 2]) {
-        // SAFETY: the caller's contract.
-        unsafe {
-            _mm512_storeu_ps(y.cast(), v[0]);
-            _mm512_storeu_ps(y.add(64).cast(), v[1]);
-        }
-    }
-}
-
-/// # Safety
-/// As for [`Store`].
-#[inline(always)]
-unsafe fn store_halves(y: *mut u8, low: __m256i, high: __m256i) {
-    // SAFETY: the caller's contract.
-    unsafe {
-        let both = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
-        _mm512_storeu_si512(y.cast(), both);
-    }
-}
-
-impl Store for Bf16 {
-    #[inline(always)]
-    unsafe fn store(y: *mut u8, v: [__m512; 2]) {
-        // SAFETY: the caller's contract.
-        unsafe { store_halves(y, Avx512::to_bf16(v[0]), Avx512::to_bf16(v[1])) }
-    }
-}
-
-impl Store for F16 {
-    #[inline(always)]
-    unsafe fn store(y: *mut u8, v: [__m512; 2]) {
-        // SAFETY: the caller's contract.
-        unsafe { store_halves(y, _mm512_cvtps_ph::<0>(v[0]), _mm512_cvtps_ph::<0>(v[1])) }
-    }
-}
-
 /// Whole rows of sums that y takes as they are or rounded.
 #[derive(Clone, Copy)]
 struct Straight<'a, U, P, T, const WHOLE: bool> {
-    sums: Sums<P>,
-    /// The next row, in y and in the block, and bytes between rows.
-    y: *mut u8,
+    rows: Even<P, T>,
+    /// The next row of the block.
     m: usize,
-    step: usize,
     done: &'a Done<'a>,
-    unit: PhantomData<(U, T)>,
+    unit: PhantomData<U>,
 }
 
-impl<'a, U, P, T, const WHOLE: bool> Straight<'a, U, P, T, WHOLE> {
+impl<'a, U, P: Product, T: Store, const WHOLE: bool> Straight<'a, U, P, T, WHOLE> {
     #[inline(always)]
     fn new(sums: Sums<P>, m: usize, done: &'a Done<'a>) -> Self {
-        let y = done.out.y;
-        let size = y.data.dtype.size();
-        let at = done.row(m) * y.stride + done.n0;
         Straight {
-            sums,
-            y: y.data.start.wrapping_add(at * size),
+            rows: Even::new(sums, &done.out.y, done.row(m), done.n0),
             m,
-            step: y.stride * size,
             done,
             unit: PhantomData,
         }
@@ -285,14 +224,14 @@ impl<'a, U, P, T, const WHOLE: bool> Straight<'a, U, P, T, WHOLE> {
 impl<U: Unit, P: Product, T: Store, const WHOLE: bool> Leave for Straight<'_, U, P, T, WHOLE> {
     #[inline(always)]
     fn rows(&self) -> usize {
-        self.sums.rows()
+        self.rows.rows()
     }
 
     #[inline(always)]
     unsafe fn row(&mut self) {
         // SAFETY: the caller's contract; y has the row.
         unsafe {
-            let (mut sums, ..) = self.sums.next();
+            let (mut sums, y) = self.rows.next();
             if U::INTEGERS {
                 let zeros = self.done.zeros;
                 sums[0] = _mm512_sub_epi32(sums[0], _mm512_loadu_si512(zeros.cast()));
@@ -301,10 +240,8 @@ impl<U: Unit, P: Product, T: Store, const WHOLE: bool> Leave for Straight<'_, U,
             if WHOLE && !are_finite(sums) {
                 again(self.done, self.m);
             } else {
-                let v = [_mm512_castsi512_ps(sums[0]), _mm512_castsi512_ps(sums[1])];
-                T::store(self.y, v);
+                T::store(y, sums);
             }
-            self.y = self.y.wrapping_add(self.step);
             self.m += 1;
         }
     }

@@ -5,12 +5,17 @@ use super::{
     avx512,
     class::{BLOCK, Layout, Scales, TILE, groups},
     lanes::Lanes,
-    run::Rows,
+    run::{Rows, To},
     task::{Sums, Work, X},
     tile::Params,
 };
+use crate::DType;
 use crate::backend::cpu::{
-    matmul::dense::lines_of_bf16,
+    matmul::{
+        dense::lines_of_bf16,
+        even::{self, Even},
+        simd::epilogue::Output,
+    },
     pool::Pool,
     simd::{
         self, Fetch, Scratch, Shared,
@@ -31,8 +36,8 @@ const KC: usize = 512;
 /// The same of more than [`MANY`] rows, whose x of as many k would leave the second level.
 const KC_OF_MANY: usize = 256;
 const MANY: usize = 128;
-/// Bytes of a panel of two tiles of weights.
-const PANEL: usize = KC / BLOCK * amx::STEP;
+/// Bytes of a panel of two tiles of weights, at its longest.
+const PANEL: usize = KC * 5 / 4 / BLOCK * amx::STEP;
 /// Most tiles of a task, and most strips: x of a panel's k and the sums stay in the second level
 /// of cache.
 const TILES: usize = 32;
@@ -108,6 +113,18 @@ pub(super) unsafe fn lines<'a>(
     X::Bf16(out, padded)
 }
 
+/// `units` in parts as equal as can be, of at most `most`, or a quarter more where that makes one or
+/// two parts of all.
+fn units_of_chunk(units: usize, most: usize) -> usize {
+    let longer = most + most / 4;
+    let parts = if units <= 2 * longer {
+        units.div_ceil(longer)
+    } else {
+        units.div_ceil(most)
+    };
+    units.div_ceil(parts.max(1)).max(1)
+}
+
 /// Fetches x of the next panels, while `pairs` panels meet x of these, unless all of it stays in
 /// the second level of cache.
 fn ahead(x: *const u32, k: usize, k0: usize, kc: usize, strips: &[Place], pairs: usize) -> Fetch {
@@ -132,6 +149,45 @@ fn ahead(x: *const u32, k: usize, k0: usize, kc: usize, strips: &[Place], pairs:
     }
 }
 
+/// Rows whose sums leave while the next are multiplied.
+#[derive(Clone, Copy)]
+enum Before {
+    Nothing,
+    Sums(amx::Sums<Bf16>),
+    Words(Even<Bf16, even::Words>),
+    Bf16(Even<Bf16, even::Bf16>),
+    F16(Even<Bf16, even::F16>),
+}
+
+/// Does the same with the rows of each kind, so that loops are made for each.
+macro_rules! each {
+    ($before:expr, $rows:ident => $do:expr) => {
+        match $before {
+            Before::Nothing => {
+                let $rows = amx::Nothing;
+                $do
+            }
+            Before::Sums($rows) => $do,
+            Before::Words($rows) => $do,
+            Before::Bf16($rows) => $do,
+            Before::F16($rows) => $do,
+        }
+    };
+}
+
+impl Before {
+    /// Of row `m` and column `n` on.
+    #[inline(always)]
+    fn of(sums: amx::Sums<Bf16>, out: Option<&Output>, m: usize, n: usize) -> Before {
+        match out.map(|out| (&out.y, out.y.data.dtype)) {
+            None => Before::Sums(sums),
+            Some((y, DType::BF16)) => Before::Bf16(Even::new(sums, y, m, n)),
+            Some((y, DType::F16)) => Before::F16(Even::new(sums, y, m, n)),
+            Some((y, _)) => Before::Words(Even::new(sums, y, m, n)),
+        }
+    }
+}
+
 impl Work<'_> {
     /// # Safety
     /// As for the other entries, with AMX.
@@ -145,33 +201,61 @@ impl Work<'_> {
         };
         // SAFETY: the caller's contract is the callee's.
         unsafe {
-            let sums = self.bf16::<K>(x.0, k, scratch);
-            self.finish::<simd::Avx512>(sums);
+            let straight = self.straight();
+            let sums = self.bf16::<K>(x.0, k, straight, scratch);
+            if straight.is_none() {
+                self.finish::<simd::Avx512>(sums);
+            }
         }
     }
 
+    /// Where the task's rows go, if sums go there as they are and in whole vectors. Of many rows, y
+    /// leaves the second level of cache, and a pass along its rows takes less.
+    fn straight(&self) -> Option<&Output> {
+        let rows: usize = self.strips.iter().map(|s| s.rows).sum();
+        let n = self.part.pack.shape.n;
+        if rows > MANY {
+            return None;
+        }
+        let end = (self.task.tile + self.task.tiles) * TILE;
+        match &self.job.to {
+            To::Rows(out) if out.is_straight() && self.task.tiles % 2 == 0 && end <= n => Some(out),
+            _ => None,
+        }
+    }
+
+    /// Sums, or results where there is a `straight` way.
+    ///
     /// # Safety
     /// `x` has the strips, `k` numbers long.
     #[inline(always)]
-    unsafe fn bf16<K: Layout>(&self, x: *const u32, k: usize, scratch: &mut Scratch) -> Sums {
+    unsafe fn bf16<K: Layout>(
+        &self,
+        x: *const u32,
+        k: usize,
+        straight: Option<&Output>,
+        scratch: &mut Scratch,
+    ) -> Sums {
         let (task, p, strips) = (self.task, &self.part.params, self.strips);
         let units = self.part.pack.shape.k.div_ceil(K::Scales::UNIT);
         // An odd number of cache lines: rows of a tile of sums spread over the sets of a cache.
         let step = (task.tiles.next_multiple_of(2) + 1) * TILE;
         let (base, rows) = (strips[0].slot, strips.iter().map(|s| s.rows).sum::<usize>());
         let pairs = task.tiles.div_ceil(2);
-        let kc = if rows > MANY { KC_OF_MANY } else { KC };
-        let chunk = kc / K::Scales::UNIT;
+        let most = if rows > MANY { KC_OF_MANY } else { KC };
+        let chunk = units_of_chunk(units, most / K::Scales::UNIT);
+        let kc = chunk * K::Scales::UNIT;
         // SAFETY: tiles of the pack, strips of x, and scratch as computed.
         unsafe {
             let c = scratch.take(rows * step + PANEL / 4);
             let panel = c.add(rows * step).cast::<u8>();
             let mut rooms = [amx::Room::new(), amx::Room::new()];
-            let deep = kc / BLOCK >= amx::DEEP;
-            let (mut room, mut sums) = (0, None::<amx::Sums<Bf16>>);
+            let (mut room, mut before) = (0, Before::Nothing);
             for u in (0..units).step_by(chunk) {
                 let some = chunk.min(units - u);
                 let (k0, steps) = (u * K::Scales::UNIT, some * K::Scales::UNIT / BLOCK);
+                let last = straight.filter(|_| u + some == units);
+                let deep = kc / BLOCK >= amx::DEEP || last.is_some();
                 let mut fetch = ahead(x, k, k0 + kc, kc, strips, pairs);
                 for pair in 0..pairs {
                     for half in 0..2 {
@@ -203,20 +287,19 @@ impl Work<'_> {
                             step,
                             fresh: deep || u == 0,
                         };
-                        match sums.take() {
-                            Some(sums) => tile.run::<Bf16>(steps, sums, &mut fetch),
-                            None => tile.run::<Bf16>(steps, amx::Nothing, &mut fetch),
-                        }
+                        each!(before, rows => tile.run::<Bf16>(steps, rows, &mut fetch));
+                        before = Before::Nothing;
                         if deep {
-                            sums = Some(amx::Sums::new(&mut rooms[room], rows, own, u == 0));
+                            let sums = amx::Sums::new(&mut rooms[room], rows, own, u == 0);
+                            let m = strip.first - self.job.rows.start;
+                            let n = (task.tile + 2 * pair) * TILE;
+                            before = Before::of(sums, last, m, n);
                         }
                     }
                     amx::release();
                 }
             }
-            if let Some(sums) = sums {
-                sums.all();
-            }
+            each!(before, rows => rows.all());
             Sums { c, step }
         }
     }
