@@ -77,10 +77,11 @@ impl Ours {
         let ops = match *case {
             Case::MatMul { w, m, n, k, packed } => {
                 let weights = self.weights(&mut queue, (w, n, k), m, packed, threads)?;
-                let int8 = w == DType::I8.into();
-                let (x, y) = match int8 {
-                    true => (DType::I8, DType::I32),
-                    false => (DType::F32, DType::F32),
+                let (x, y) = match w {
+                    Element::Plain(DType::I8) => (DType::I8, DType::I32),
+                    // As torch has it, whose rows these are.
+                    Element::Plain(DType::BF16) => (DType::BF16, DType::BF16),
+                    _ => (DType::F32, DType::F32),
                 };
                 let x = queue.upload_bytes(x, &[m, k], &bytes(x.into(), m, k)?)?;
                 let y = queue.zeros(y, &[m, n])?;
