@@ -1,7 +1,10 @@
 //! GGUF blocks as unsigned codes and scales in AVX2 registers: one decoder per format, for the
 //! tile kernels of both instruction sets.
 
-use crate::quant::{QuantFormat, bits::scale_min_k4};
+use crate::{
+    backend::cpu::convert,
+    quant::{QuantFormat, bits::scale_min_k4},
+};
 use std::arch::x86_64::*;
 
 /// A format whose element is `scale * (code - zero)` or `scale * code + min`, with one scale per
@@ -278,12 +281,9 @@ pub(super) unsafe fn decode(format: QuantFormat, w: *const u8, len: usize, out: 
     // SAFETY: the caller promises whole blocks at w and room at out.
     unsafe {
         with_codes!(format, run, {
-            let (block_len, block_bytes) = (format.block_len(), format.block_bytes());
-            for b in 0..len / block_len {
-                let bytes = std::slice::from_raw_parts(w.add(b * block_bytes), block_bytes);
-                let out = std::slice::from_raw_parts_mut(out.add(b * block_len), block_len);
-                format.decode_block(bytes, out);
-            }
+            let bytes = len / format.block_len() * format.block_bytes();
+            let bytes = std::slice::from_raw_parts(w, bytes);
+            convert::decode(format, bytes, std::slice::from_raw_parts_mut(out, len));
         });
     }
 }
