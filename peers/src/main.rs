@@ -4,6 +4,7 @@ mod case;
 mod measure;
 mod ours;
 mod peer;
+mod pin;
 mod report;
 mod rows;
 

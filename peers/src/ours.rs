@@ -1,6 +1,9 @@
 //! Our side of a row, through the public interface.
 
-use crate::case::{COLD_KV, COLD_WEIGHTS, Case, shares_values};
+use crate::{
+    case::{COLD_KV, COLD_WEIGHTS, Case, shares_values},
+    pin::Pinned,
+};
 use anyhow::{Context, Result, bail, ensure};
 use gristmill::{
     Attention, DType, Dequantize, Device, Element, Fallback, MatMul, Op, Precision, Queue, Tensor,
@@ -246,6 +249,7 @@ impl Open {
     pub fn sample(&mut self, seconds: f64) -> Result<Vec<f64>> {
         match self {
             Open::Ops { queue, ops, .. } => {
+                let _pinned = Pinned::new();
                 let (start, mut samples) = (Instant::now(), Vec::new());
                 let budget = Duration::from_secs_f64(seconds);
                 while samples.is_empty() || (samples.len() < 1000 && start.elapsed() < budget) {
