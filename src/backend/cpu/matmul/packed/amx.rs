@@ -219,7 +219,9 @@ impl Work<'_> {
         }
         let end = (self.task.tile + self.task.tiles) * TILE;
         match &self.job.to {
-            To::Rows(out) if out.is_straight() && self.task.tiles % 2 == 0 && end <= n => Some(out),
+            To::Rows(out) if out.is_straight() && self.task.tiles.is_multiple_of(2) && end <= n => {
+                Some(out)
+            }
             _ => None,
         }
     }
