@@ -120,3 +120,18 @@ impl<P: Product, T: Store> Leave for Even<P, T> {
         }
     }
 }
+
+/// Does the same with the rows of each kind of an enum, or with no rows, so that loops are made for
+/// each.
+macro_rules! each {
+    ($before:expr, $enum:ident::[$($kind:ident)*], $rows:ident => $do:expr) => {
+        match $before {
+            $enum::Nothing => {
+                let $rows = $crate::backend::cpu::simd::amx::Nothing;
+                $do
+            }
+            $($enum::$kind($rows) => $do,)*
+        }
+    };
+}
+pub(super) use each;

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     DType,
     backend::cpu::{
-        matmul::even::{Bf16, Even, F16, Store, Words},
+        matmul::even::{Bf16, Even, F16, Store, Words, each},
         simd::amx::{self, Leave, Product, Sums},
     },
 };
@@ -55,22 +55,6 @@ pub(super) const fn kernel(dots: &Kernel, tiles: Tiles) -> Kernel {
 /// Columns of a panel.
 const COLUMNS: usize = 32;
 
-/// Does the same with the rows of each kind, so that loops are made for each.
-macro_rules! each {
-    ($before:expr, $rows:ident => $do:expr) => {
-        match $before {
-            Before::Nothing => {
-                let $rows = amx::Nothing;
-                $do
-            }
-            Before::Sums($rows) => $do,
-            Before::Words($rows) => $do,
-            Before::Bf16($rows) => $do,
-            Before::F16($rows) => $do,
-            Before::General($rows) => $do,
-        }
-    };
-}
 /// Tiles over the rows of a block, numbers of `X` and `W` terms; the sums are finished after the
 /// last block. Words after whole lines go by way of `U`, unless panels are `WHOLE` lines.
 ///
@@ -121,7 +105,7 @@ pub(super) unsafe fn block<
                 step,
                 fresh: deep || b.word0 == 0,
             };
-            each!(before, rows => tile.run::<P>(steps, rows, &mut fetch));
+            each!(before, Before::[Sums Words Bf16 F16 General], rows => tile.run::<P>(steps, rows, &mut fetch));
             before = Before::Nothing;
             if deep {
                 let sums = Sums::new(&mut rooms[room], rows, own, b.word0 == 0);
@@ -155,7 +139,7 @@ pub(super) unsafe fn block<
         if configured > 0 {
             amx::release();
         }
-        each!(before, rows => rows.all());
+        each!(before, Before::[Sums Words Bf16 F16 General], rows => rows.all());
     }
 }
 

@@ -13,7 +13,7 @@ use crate::DType;
 use crate::backend::cpu::{
     matmul::{
         dense::lines_of_bf16,
-        even::{self, Even},
+        even::{self, Even, each},
         simd::epilogue::Output,
     },
     pool::Pool,
@@ -159,22 +159,6 @@ enum Before {
     F16(Even<Bf16, even::F16>),
 }
 
-/// Does the same with the rows of each kind, so that loops are made for each.
-macro_rules! each {
-    ($before:expr, $rows:ident => $do:expr) => {
-        match $before {
-            Before::Nothing => {
-                let $rows = amx::Nothing;
-                $do
-            }
-            Before::Sums($rows) => $do,
-            Before::Words($rows) => $do,
-            Before::Bf16($rows) => $do,
-            Before::F16($rows) => $do,
-        }
-    };
-}
-
 impl Before {
     /// Of row `m` and column `n` on.
     #[inline(always)]
@@ -289,7 +273,7 @@ impl Work<'_> {
                             step,
                             fresh: deep || u == 0,
                         };
-                        each!(before, rows => tile.run::<Bf16>(steps, rows, &mut fetch));
+                        each!(before, Before::[Sums Words Bf16 F16], rows => tile.run::<Bf16>(steps, rows, &mut fetch));
                         before = Before::Nothing;
                         if deep {
                             let sums = amx::Sums::new(&mut rooms[room], rows, own, u == 0);
@@ -301,7 +285,7 @@ impl Work<'_> {
                     amx::release();
                 }
             }
-            each!(before, rows => rows.all());
+            each!(before, Before::[Sums Words Bf16 F16], rows => rows.all());
             Sums { c, step }
         }
     }
