@@ -27,6 +27,13 @@ use problem::{Problem, W};
 /// Rows of x up to which the GEMV kernels are used: they read w once per 8 of them.
 const GEMV_ROWS_Q8: u32 = 32;
 const GEMV_ROWS_F32: u32 = 16;
+/// Rows of x that the GEMV kernels compute while they read w once.
+const GEMV_PASS: u32 = 8;
+/// Numbers of w below which the launch that rounds x to 8 bits costs more than reading fewer bytes of it saves.
+const SMALL_W: u64 = 1 << 20;
+/// Numbers of w of f16 or bf16 above which reading it twice costs more than the tensor cores' kernel, which is made for
+/// many rows.
+const LARGE_W: u64 = 1 << 23;
 /// Launches that one op may take; beyond it the GEMV kernels leave the op to those that batch inside a launch.
 const MAX_LAUNCHES_GEMV: u64 = 16;
 const MAX_LAUNCHES: u64 = 4096;
@@ -156,6 +163,19 @@ fn fits_matmul(algo: Algo, env: &DeviceEnv, op: &MatMul<TensorDesc>) -> Result<Q
     if to != x && algo != Algo::GemvQ8 {
         copy::fits_convert(&op.x, &converted(&op.x, to)?)?;
     }
+    let w = u64::from(problem.n) * u64::from(problem.k);
+    let takes_less = match (algo, kind) {
+        (Algo::GemvQ8, _) if w < SMALL_W => Some(Algo::GemvF32),
+        (Algo::GemvF32, Kind::Float(DType::F16 | DType::BF16))
+            if problem.m > GEMV_PASS && w > LARGE_W =>
+        {
+            Some(Algo::Mma)
+        }
+        _ => None,
+    };
+    if takes_less.is_some_and(|other| fits_matmul(other, env, op).is_ok()) {
+        return Ok(Quality::Slow);
+    }
     Ok(match algo {
         Algo::GemvQ8 | Algo::GemvF32 | Algo::Mma => Quality::Tuned,
         Algo::Simt => Quality::Portable,
@@ -259,13 +279,15 @@ pub(super) fn fits_many(env: &DeviceEnv, op: &Op<TensorDesc>) -> Result<Quality,
 
 fn best(env: &DeviceEnv, op: &MatMul<TensorDesc>) -> Result<(Algo, Quality), Refusal> {
     let mut why = Refusal::Op;
+    let mut slow = None;
     for algo in ALGOS {
         match fits_matmul(algo, env, op) {
+            Ok(Quality::Slow) => slow = slow.or(Some((algo, Quality::Slow))),
             Ok(quality) => return Ok((algo, quality)),
             Err(refusal) => why = refusal,
         }
     }
-    Err(why)
+    slow.ok_or(why)
 }
 
 pub(super) fn run_many(sink: &mut dyn Sink, op: &Op<View>) -> Result<()> {

@@ -50,6 +50,10 @@ fn decode_takes_the_gemv_of_its_format_and_precision() {
                 shared: 0
             }
         );
+        let (w, y) = (
+            view(f.quant, &[4096, 512], WA),
+            view(DType::F32, &[1, 4096], YA),
+        );
         let (row, sink) = launched(75, mat(x, w, y).precision(Precision::Q8));
         assert_eq!(row, "cuda-matmul-gemv-q8");
         assert_eq!(
@@ -65,6 +69,32 @@ fn decode_takes_the_gemv_of_its_format_and_precision() {
             "16 blocks of 32, 4 a CTA"
         );
     }
+}
+
+#[test]
+fn sizes_choose_between_kernels_that_fit() {
+    let of = |w: DType, q8: Option<QuantFormat>, [m, n, k]: [u32; 3]| {
+        let (x, y) = (view(w, &[m, k], XA), view(DType::F32, &[m, n], YA));
+        let op = match q8 {
+            Some(quant) => mat(x, view(quant, &[n, k], WA), y).precision(Precision::Q8),
+            None => mat(x, view(w, &[n, k], WA), y),
+        };
+        launched(80, op).0
+    };
+    let q = Some(QuantFormat::Q4_K);
+    assert_eq!(of(DType::F32, q, [1, 2048, 2048]), "cuda-matmul-gemv-q8");
+    // Small weights do not earn back a launch; too many rows for the other kernel leave no choice.
+    assert_eq!(of(DType::F32, q, [16, 576, 512]), "cuda-matmul-gemv-f32");
+    assert_eq!(of(DType::F32, q, [17, 576, 512]), "cuda-matmul-gemv-q8");
+    // Large weights are not read twice, where there is another kernel.
+    let bf16 = DType::BF16;
+    assert_eq!(of(bf16, None, [8, 4096, 4096]), "cuda-matmul-gemv-f32");
+    assert_eq!(of(bf16, None, [9, 4096, 4096]), "cuda-matmul-mma");
+    assert_eq!(of(bf16, None, [16, 2048, 2048]), "cuda-matmul-gemv-f32");
+    assert_eq!(
+        of(DType::F32, None, [16, 4096, 4096]),
+        "cuda-matmul-gemv-f32"
+    );
 }
 
 #[test]
