@@ -9,5 +9,7 @@ pub mod wgpu;
 
 #[cfg(any(feature = "cpu", feature = "cuda", feature = "wgpu"))]
 mod table;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+pub(crate) use table::first;
 #[cfg(any(feature = "cpu", feature = "cuda", feature = "wgpu"))]
 pub(crate) use table::{Row, fitting, select, supports};

@@ -46,18 +46,28 @@ pub(crate) fn select<'t, Env: 't, Run: 't>(
     op: &Op<TensorDesc>,
     kernel: Option<KernelId>,
 ) -> Result<(&'t Row<Env, Run>, Quality), Refusal> {
-    let mut refusal = match kernel {
+    let refusal = match kernel {
         Some(id) => Refusal::Kernel(id.0.to_owned()),
         None => Refusal::Op,
     };
-    let mut slow = None;
-    for row in rows.into_iter().filter(|row| row.op == op.kind()) {
-        if kernel.is_some_and(|id| id != row.id) {
-            continue;
-        }
-        match (row.fits)(env, op) {
-            Ok(Quality::Slow) => slow = slow.or(Some((row, Quality::Slow))),
-            Ok(quality) => return Ok((row, quality)),
+    let rows = rows
+        .into_iter()
+        .filter(|row| row.op == op.kind() && kernel.is_none_or(|id| id == row.id));
+    first(rows, |row| (row.fits)(env, op), refusal)
+}
+
+/// The first choice that fits and is not slow, or the first that fits; else why the last does not, or `none` where there
+/// is no choice.
+pub(crate) fn first<T: Copy>(
+    choices: impl IntoIterator<Item = T>,
+    fits: impl Fn(T) -> Result<Quality, Refusal>,
+    none: Refusal,
+) -> Result<(T, Quality), Refusal> {
+    let (mut slow, mut refusal) = (None, none);
+    for choice in choices {
+        match fits(choice) {
+            Ok(Quality::Slow) => slow = slow.or(Some((choice, Quality::Slow))),
+            Ok(quality) => return Ok((choice, quality)),
             Err(why) => refusal = why,
         }
     }

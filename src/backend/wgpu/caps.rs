@@ -51,8 +51,8 @@ pub(crate) struct Caps {
     pub uniform_align: u32,
     /// PCI vendor.
     pub vendor: u32,
-    /// Emulated on the CPU.
-    pub software: bool,
+    /// A card of its own, which has many units to fill.
+    pub discrete: bool,
     /// In a browser.
     pub web: bool,
     /// Shaders carry run-time checks.
@@ -92,7 +92,7 @@ impl Caps {
             storage_align: limits.min_storage_buffer_offset_alignment.max(16),
             uniform_align: limits.min_uniform_buffer_offset_alignment.max(16),
             vendor: info.vendor,
-            software: info.device_type == wgpu::DeviceType::Cpu,
+            discrete: info.device_type == wgpu::DeviceType::DiscreteGpu,
             web: info.backend == wgpu::Backend::BrowserWebGpu,
             checked: mask.checked,
         }

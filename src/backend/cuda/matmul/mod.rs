@@ -11,6 +11,7 @@ use super::copy;
 use super::dequantize::{unsupported, wrong_op};
 use super::rows::{DeviceEnv, Format, Sink, View, float, format, question, row_contiguous};
 use crate::{
+    backend::first,
     device::Quality,
     element::{DType, Element},
     error::{Refusal, Result},
@@ -278,16 +279,7 @@ pub(super) fn fits_many(env: &DeviceEnv, op: &Op<TensorDesc>) -> Result<Quality,
 }
 
 fn best(env: &DeviceEnv, op: &MatMul<TensorDesc>) -> Result<(Algo, Quality), Refusal> {
-    let mut why = Refusal::Op;
-    let mut slow = None;
-    for algo in ALGOS {
-        match fits_matmul(algo, env, op) {
-            Ok(Quality::Slow) => slow = slow.or(Some((algo, Quality::Slow))),
-            Ok(quality) => return Ok((algo, quality)),
-            Err(refusal) => why = refusal,
-        }
-    }
-    slow.ok_or(why)
+    first(ALGOS, |algo| fits_matmul(algo, env, op), Refusal::Op)
 }
 
 pub(super) fn run_many(sink: &mut dyn Sink, op: &Op<View>) -> Result<()> {

@@ -9,6 +9,7 @@ use super::{
     weights::{decoder, decodes},
 };
 use crate::{
+    backend::first,
     device::Quality,
     element::{DType, Element},
     error::{Error, Refusal, Result},
@@ -98,14 +99,7 @@ fn describe(op: &MatMul<Tensor>) -> Result<MatMul<TensorDesc>> {
 }
 
 fn choose(caps: &Caps, op: &MatMul<TensorDesc>) -> Result<(Kernel, Quality), Refusal> {
-    let mut why = Refusal::Op;
-    for kernel in BEST_FIRST {
-        match fits(kernel, caps, op) {
-            Ok(quality) => return Ok((kernel, quality)),
-            Err(refusal) => why = refusal,
-        }
-    }
-    Err(why)
+    first(BEST_FIRST, |kernel| fits(kernel, caps, op), Refusal::Op)
 }
 
 fn unsupported<T>(op: &Op<T>, refusal: Refusal) -> Error {
@@ -194,7 +188,8 @@ fn fits(kernel: Kernel, caps: &Caps, op: &MatMul<TensorDesc>) -> Result<Quality,
             // A large tile pays only where it leaves enough of them to fill a device.
             let side = t * s;
             let tiles = u64::from(m.div_ceil(side)) * u64::from(n.div_ceil(side)) * op.batches();
-            if kernel == LARGE && tiles < 128 {
+            let few = tiles < 128;
+            if kernel == LARGE && few {
                 return Err(Refusal::Layout {
                     arg: "y",
                     why: "fewer than 128 tiles of 128 x 128",
@@ -208,6 +203,8 @@ fn fits(kernel: Kernel, caps: &Caps, op: &MatMul<TensorDesc>) -> Result<Quality,
             }
             Ok(if kernel == SMALL {
                 Quality::Portable
+            } else if few && caps.discrete {
+                Quality::Slow
             } else {
                 Quality::Tuned
             })
