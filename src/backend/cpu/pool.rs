@@ -1,10 +1,12 @@
 //! Parallel regions for work of a few microseconds and up.
 //!
-//! A region is run by the calling thread and by helpers: jobs on a rayon pool that take chunks of
-//! the region from a shared counter. The caller never waits for a helper that has not started, so
-//! a region costs no more than the caller alone would need, and after a region helpers keep
-//! looking for the next one for a while before they give their thread back to rayon: the ops of a
-//! decode step follow each other faster than a sleeping thread wakes.
+//! A region is run by the calling thread and by helpers, jobs on a rayon pool. Each of them has a
+//! span of the region, takes its chunks one by one and then those that others have left: the same
+//! part of each op falls to the same thread, whose caches hold what it wrote for the op before. The
+//! caller never waits for a helper that has not started, so a region costs no more than the caller
+//! alone would need, and after a region helpers keep looking for the next one for a while before
+//! they give their thread back to rayon: the ops of a decode step follow each other faster than a
+//! sleeping thread wakes.
 
 use crate::error::{Error, Result};
 use std::{
@@ -82,22 +84,35 @@ struct Job {
     run: unsafe fn(*const ()),
 }
 
-/// A region: chunks of `0..n` that are claimed from `next`.
+/// Most spans of a region; more threads share them.
+const SPANS: usize = 64;
+
+/// A region: `0..n` in chunks, the chunks in spans.
 struct Region<'a, F> {
-    next: AtomicUsize,
+    /// Chunks of each span that are taken.
+    taken: [AtomicUsize; SPANS],
+    spans: usize,
     n: usize,
     chunk: usize,
     f: &'a F,
 }
 
 impl<F: Fn(Range<usize>) + Sync> Region<'_, F> {
-    fn work(&self) {
-        loop {
-            let start = self.next.fetch_add(self.chunk, Ordering::Relaxed);
-            if start >= self.n {
-                return;
+    /// Takes chunks of span `own`, then of the others.
+    fn work(&self, own: usize) {
+        let chunks = self.n.div_ceil(self.chunk);
+        for i in 0..self.spans {
+            let span = (own + i) % self.spans;
+            let first = chunks * span / self.spans;
+            let count = chunks * (span + 1) / self.spans - first;
+            while self.taken[span].load(Ordering::Relaxed) < count {
+                let chunk = self.taken[span].fetch_add(1, Ordering::Relaxed);
+                if chunk >= count {
+                    break;
+                }
+                let start = (first + chunk) * self.chunk;
+                (self.f)(start..(start + self.chunk).min(self.n));
             }
-            (self.f)(start..(start + self.chunk).min(self.n));
         }
     }
 
@@ -105,7 +120,10 @@ impl<F: Fn(Range<usize>) + Sync> Region<'_, F> {
     /// `data` points to a region that lives until this returns.
     unsafe fn erased(data: *const ()) {
         // SAFETY: by this function's own condition.
-        unsafe { &*data.cast::<Self>() }.work();
+        let region = unsafe { &*data.cast::<Self>() };
+        // The first span is the caller's.
+        let others = (region.spans - 1).max(1);
+        region.work(1 + rayon::current_thread_index().unwrap_or(0) % others);
     }
 }
 
@@ -260,7 +278,8 @@ impl Pool {
             return f(0..n);
         }
         let region = Region {
-            next: AtomicUsize::new(0),
+            taken: [const { AtomicUsize::new(0) }; SPANS],
+            spans: (helpers + 1).min(SPANS),
             n,
             chunk,
             f: &f,
@@ -275,7 +294,7 @@ impl Pool {
             .store(u64::from(number) << 32 | OPEN, Ordering::Release);
         let close = Close(team);
         self.call(helpers);
-        region.work();
+        region.work(0);
         drop(close);
         let panic = team
             .panic

@@ -40,7 +40,7 @@ const MANY: usize = 128;
 const PANEL: usize = KC * 5 / 4 / BLOCK * amx::STEP;
 /// Most tiles of a task, and most strips: x of a panel's k and the sums stay in the second level
 /// of cache.
-const TILES: usize = 32;
+const TILES: usize = 16;
 const STRIPS: usize = 16;
 /// k of a strip are a multiple of this, the longest unit of any layout.
 const PAD: usize = 256;
@@ -61,9 +61,21 @@ pub(super) fn cut(rows: Range<usize>, out: &mut Vec<Place>) {
 }
 
 /// Tiles and strips of a task, of so many tiles and strips in all.
+///
+/// Threads that share rows of x fetch them from each other's caches; those that share weights
+/// decode them each for itself. The rows are cut into as many parts as make the sum least.
 pub(super) fn task(tiles: usize, strips: usize, threads: usize) -> (usize, usize) {
-    let columns = (tiles / (threads * 4)).clamp(2, TILES).next_multiple_of(2);
-    let parts = (threads * 2).div_ceil(tiles.div_ceil(columns).max(1));
+    /// What a row of x costs, in decoded rows of weights.
+    const ROW: usize = 4;
+    let cost = |parts: usize| tiles * TILE * parts / threads + ROW * strips * ROWS / parts;
+    let parts = (1..=threads)
+        .filter(|parts| threads.is_multiple_of(*parts))
+        .min_by_key(|&parts| cost(parts))
+        .unwrap_or(1);
+    let columns = (tiles * parts / (threads * 4)).clamp(2, TILES);
+    let columns = columns.next_multiple_of(2);
+    // Enough tasks for all threads.
+    let parts = parts.max((threads * 2).div_ceil(tiles.div_ceil(columns).max(1)));
     (columns, strips.div_ceil(parts).clamp(1, STRIPS))
 }
 

@@ -317,23 +317,32 @@ fn tasks(
         .next_multiple_of(2);
     // Panels: the rows of x are split too where there are few columns.
     let pieces = (threads * 4).div_ceil(total.div_ceil(2).max(1));
+    // Tiles and strips of a task of each job.
+    let shapes = jobs.iter().zip(cuts).map(|(job, cut)| match mode {
+        #[cfg(target_arch = "x86_64")]
+        Mode::Bf16 => amx::task(total, cut.len(), threads),
+        _ if job.rows.len() <= few => (stream, cut.len().max(1)),
+        Mode::F32 => (2, cut.len().max(1)),
+        Mode::Q8 => (2, cut.len().div_ceil(pieces).max(1)),
+    });
+    let shapes: Vec<(usize, usize)> = shapes.collect();
+    // By rows first: the threads of a pool then have rows of x of their own, as far as there are
+    // parts of them.
+    let row_parts = cuts.iter().zip(&shapes).map(|(c, s)| c.len().div_ceil(s.1));
     let mut out = Vec::new();
-    for (i, (job, cut)) in jobs.iter().zip(cuts).enumerate() {
-        let tiles = parts[job.part].tiles;
-        let (columns, rows) = match mode {
-            #[cfg(target_arch = "x86_64")]
-            Mode::Bf16 => amx::task(total, cut.len(), threads),
-            _ if job.rows.len() <= few => (stream, cut.len()),
-            Mode::F32 => (2, cut.len()),
-            Mode::Q8 => (2, cut.len().div_ceil(pieces)),
-        };
-        for tile in (0..tiles).step_by(columns) {
-            for strip in cut.clone().step_by(rows.max(1)) {
+    for part in 0..row_parts.max().unwrap_or(0) {
+        for (i, (cut, &(columns, rows))) in cuts.iter().zip(&shapes).enumerate() {
+            let first = cut.start + part * rows;
+            if first >= cut.end {
+                continue;
+            }
+            let tiles = parts[jobs[i].part].tiles;
+            for tile in (0..tiles).step_by(columns) {
                 out.push(Task {
                     job: i,
                     tile,
                     tiles: columns.min(tiles - tile),
-                    strips: strip..cut.end.min(strip + rows),
+                    strips: first..cut.end.min(first + rows),
                 });
             }
         }
