@@ -17,7 +17,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -89,8 +89,8 @@ const SPANS: usize = 64;
 
 /// A region: `0..n` in chunks, the chunks in spans.
 struct Region<'a, F> {
-    /// Chunks of each span that are taken.
-    taken: [AtomicUsize; SPANS],
+    /// Chunks of each span that are taken; close together, since a thread looks at all of them.
+    taken: [AtomicU32; SPANS],
     spans: usize,
     n: usize,
     chunk: usize,
@@ -105,8 +105,9 @@ impl<F: Fn(Range<usize>) + Sync> Region<'_, F> {
             let span = (own + i) % self.spans;
             let first = chunks * span / self.spans;
             let count = chunks * (span + 1) / self.spans - first;
-            while self.taken[span].load(Ordering::Relaxed) < count {
-                let chunk = self.taken[span].fetch_add(1, Ordering::Relaxed);
+            let taken = &self.taken[span];
+            while (taken.load(Ordering::Relaxed) as usize) < count {
+                let chunk = taken.fetch_add(1, Ordering::Relaxed) as usize;
                 if chunk >= count {
                     break;
                 }
@@ -277,8 +278,10 @@ impl Pool {
         if helpers == 0 || team.busy.swap(true, Ordering::Acquire) {
             return f(0..n);
         }
+        // So few chunks that `taken` can count them.
+        let chunk = chunk.max(n >> 31);
         let region = Region {
-            taken: [const { AtomicUsize::new(0) }; SPANS],
+            taken: [const { AtomicU32::new(0) }; SPANS],
             spans: (helpers + 1).min(SPANS),
             n,
             chunk,
