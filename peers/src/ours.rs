@@ -2,7 +2,7 @@
 
 use crate::{
     case::{COLD_KV, COLD_WEIGHTS, Case, shares_values},
-    pin::Pinned,
+    pin::{Pinned, pin},
 };
 use anyhow::{Context, Result, bail, ensure};
 use gristmill::{
@@ -12,7 +12,7 @@ use gristmill::{
 use std::{
     collections::HashMap,
     path::PathBuf,
-    process::Command,
+    process::{Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -272,7 +272,13 @@ impl Open {
                 key,
                 tokens,
             } => {
-                let done = command.output().context("gristmill bench-model")?;
+                command.stdout(Stdio::piped()).stderr(Stdio::piped());
+                let mut child = command.spawn().context("gristmill bench-model")?;
+                while child.try_wait()?.is_none() {
+                    pin(child.id());
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                let done = child.wait_with_output()?;
                 let text = String::from_utf8_lossy(&done.stderr);
                 ensure!(done.status.success(), "bench-model: {}", text.trim());
                 let line: serde_json::Value = serde_json::from_slice(&done.stdout)?;
