@@ -359,6 +359,29 @@ mod tests {
     }
 
     #[test]
+    fn own_span_first_then_the_others() {
+        for (n, chunk, spans, own, order) in [
+            (4, 1, 2, 1, vec![2..3, 3..4, 0..1, 1..2]),
+            (7, 2, 3, 1, vec![2..4, 4..6, 6..7, 0..2]),
+            // More threads than chunks: a span may be empty.
+            (2, 1, 3, 2, vec![1..2, 0..1]),
+        ] {
+            let taken = Mutex::new(Vec::new());
+            let region = Region {
+                taken: [const { AtomicU32::new(0) }; SPANS],
+                spans,
+                n,
+                chunk,
+                f: &|range| taken.lock().unwrap().push(range),
+            };
+            region.work(own);
+            // Nothing is left for a second thread.
+            region.work(0);
+            assert_eq!(taken.into_inner().unwrap(), order);
+        }
+    }
+
+    #[test]
     fn nested_and_concurrent_regions() {
         let pool = pool(4);
         let total = AtomicUsize::new(0);
