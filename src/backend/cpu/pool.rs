@@ -278,8 +278,8 @@ impl Pool {
         if helpers == 0 || team.busy.swap(true, Ordering::Acquire) {
             return f(0..n);
         }
-        // So few chunks that `taken` can count them.
-        let chunk = chunk.max(n >> 31);
+        // So few chunks that 32 bits hold their number times that of spans.
+        let chunk = chunk.max(n >> 24);
         let region = Region {
             taken: [const { AtomicU32::new(0) }; SPANS],
             spans: (helpers + 1).min(SPANS),
