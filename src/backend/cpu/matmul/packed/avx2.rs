@@ -24,6 +24,7 @@ pub(super) trait Dots: Copy + 'static {
     /// As [`Lanes::panels`].
     unsafe fn panels<P: Layout>(
         w: *const u8,
+        count: usize,
         x: Strip,
         rows: usize,
         blocks: usize,
@@ -90,6 +91,7 @@ impl Dots for Pairs {
     #[inline(always)]
     unsafe fn panels<P: Layout>(
         w: *const u8,
+        count: usize,
         x: Strip,
         rows: usize,
         blocks: usize,
@@ -97,7 +99,7 @@ impl Dots for Pairs {
         step: usize,
     ) {
         // SAFETY: the caller's contract is the callee's.
-        unsafe { panel::panels_avx2::<P>(w, x, rows, blocks, c, step) }
+        unsafe { panel::panels_avx2::<P>(w, count, x, rows, blocks, c, step) }
     }
 }
 
@@ -117,6 +119,7 @@ impl Dots for Vnni {
     #[inline(always)]
     unsafe fn panels<P: Layout>(
         w: *const u8,
+        count: usize,
         x: Strip,
         rows: usize,
         blocks: usize,
@@ -124,7 +127,7 @@ impl Dots for Vnni {
         step: usize,
     ) {
         // SAFETY: the caller's contract is the callee's.
-        unsafe { panel::panels_avxvnni::<P>(w, x, rows, blocks, c, step) }
+        unsafe { panel::panels_avxvnni::<P>(w, count, x, rows, blocks, c, step) }
     }
 }
 
@@ -134,10 +137,12 @@ impl<D: Dots> Lanes for Two<D> {
     type I = I;
     const STREAMS: bool = true;
     const WIDE_AS_IS: bool = D::WIDE_AS_IS;
+    const PANELS: usize = 1;
 
     #[inline(always)]
     unsafe fn panels<P: Layout>(
         w: *const u8,
+        count: usize,
         x: Strip,
         rows: usize,
         blocks: usize,
@@ -145,7 +150,7 @@ impl<D: Dots> Lanes for Two<D> {
         step: usize,
     ) {
         // SAFETY: the caller's contract is the callee's.
-        unsafe { D::panels::<P>(w, x, rows, blocks, c, step) }
+        unsafe { D::panels::<P>(w, count, x, rows, blocks, c, step) }
     }
 
     #[inline(always)]

@@ -31,10 +31,12 @@ impl<const BITS: bool> Lanes for Avx512<BITS> {
     const STREAMS: bool = true;
     const WIDE_AS_IS: bool = true;
     const LOOSE: bool = BITS;
+    const PANELS: usize = panel::WIDE;
 
     #[inline(always)]
     unsafe fn panels<P: Layout>(
         w: *const u8,
+        count: usize,
         x: Strip,
         rows: usize,
         blocks: usize,
@@ -42,7 +44,7 @@ impl<const BITS: bool> Lanes for Avx512<BITS> {
         step: usize,
     ) {
         // SAFETY: the caller's contract is the callee's.
-        unsafe { panel::panels_avx512::<P>(w, x, rows, blocks, c, step) }
+        unsafe { panel::panels_avx512::<P>(w, count, x, rows, blocks, c, step) }
     }
 
     #[inline(always)]

@@ -21,10 +21,14 @@ pub(super) trait Lanes: Copy + 'static {
     /// True when [`Lanes::lookup`] takes codes of 4 bits with anything above them.
     const LOOSE: bool = false;
 
-    /// A strip of `rows` rows by the panels that the instruction set takes side by side: `blocks`
-    /// blocks of k, sums to `c`, rows of which are `step` apart.
+    /// Panels that a strip meets at once: enough sums that each dot product waits for none of them.
+    const PANELS: usize;
+
+    /// A strip of `rows` rows by `count` panels, at most [`Lanes::PANELS`]: `blocks` blocks of k,
+    /// sums to `c`, rows of which are `step` apart.
     unsafe fn panels<P: Layout>(
         w: *const u8,
+        count: usize,
         x: Strip,
         rows: usize,
         blocks: usize,

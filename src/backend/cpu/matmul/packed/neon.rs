@@ -63,10 +63,12 @@ impl<D: Dots> Lanes for Four<D> {
     type I = I;
     const STREAMS: bool = true;
     const WIDE_AS_IS: bool = false;
+    const PANELS: usize = 1;
 
     #[inline(always)]
     unsafe fn panels<P: Layout>(
         w: *const u8,
+        count: usize,
         x: Strip,
         rows: usize,
         blocks: usize,
@@ -76,9 +78,9 @@ impl<D: Dots> Lanes for Four<D> {
         // SAFETY: the caller's contract is the callee's.
         unsafe {
             if D::SDOT {
-                panel::panels_dotprod::<P>(w, x, rows, blocks, c, step);
+                panel::panels_dotprod::<P>(w, count, x, rows, blocks, c, step);
             } else {
-                panel::panels_neon::<P>(w, x, rows, blocks, c, step);
+                panel::panels_neon::<P>(w, count, x, rows, blocks, c, step);
             }
         }
     }

@@ -17,6 +17,9 @@ use crate::backend::cpu::simd::{Sdot, Widening};
 
 /// k per panel.
 pub(super) const KC: usize = 512;
+/// [`Lanes::PANELS`] of AVX-512: twelve sums for two dot products per cycle of four to five
+/// cycles each.
+pub(super) const WIDE: usize = 3;
 
 /// Unpacks `units` units of one tile at `w` into `out`, a tile of `K::Panel`. Asks memory for as
 /// many at `next`, which come while the panel is multiplied.
@@ -92,16 +95,17 @@ unsafe fn panels<L: Lanes, P: Layout, const C: usize>(
     }
 }
 
-/// The entry of one instruction set: as many panels, [`KC`] k apart, as it takes side by side.
+/// The entry of one instruction set: panels, [`KC`] k apart, as many as each of `$count` says.
 macro_rules! entry {
-    ($name:ident, $lanes:ty, $features:literal, $panels:literal) => {
+    ($name:ident, $lanes:ty, $features:literal, $($count:literal)*) => {
         /// A strip by panels.
         ///
         /// # Safety
-        /// As for [`tile`].
+        /// As for [`tile`]; there are as many panels.
         #[target_feature(enable = $features)]
         pub(super) unsafe fn $name<P: Layout>(
             w: *const u8,
+            count: usize,
             x: Strip,
             rows: usize,
             blocks: usize,
@@ -110,12 +114,17 @@ macro_rules! entry {
         ) {
             // SAFETY: the caller's contract is the callee's.
             unsafe {
-                let (mut ws, mut cs) = ([w; $panels], [c; $panels]);
-                for i in 0..$panels {
-                    ws[i] = w.add(i * (KC / BLOCK * P::BYTES));
-                    cs[i] = c.add(i * TILE);
+                match count {
+                    $($count => {
+                        let (mut ws, mut cs) = ([w; $count], [c; $count]);
+                        for i in 0..$count {
+                            ws[i] = w.add(i * (KC / BLOCK * P::BYTES));
+                            cs[i] = c.add(i * TILE);
+                        }
+                        panels::<$lanes, P, $count>(ws, x, rows, blocks, cs, step)
+                    })*
+                    _ => debug_assert!(false, "{count} panels"),
                 }
-                panels::<$lanes, P, $panels>(ws, x, rows, blocks, cs, step)
             }
         }
     };
@@ -126,7 +135,7 @@ entry!(
     panels_avx512,
     Avx512<false>,
     "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c",
-    2
+    1 2 3
 );
 #[cfg(target_arch = "x86_64")]
 entry!(panels_avx2, Avx2, "avx2,fma,f16c", 1);

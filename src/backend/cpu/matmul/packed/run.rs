@@ -8,6 +8,7 @@ use super::{
     class::TILE,
     class::with_layout,
     exact,
+    panel::WIDE,
     task::{Run, Task, Work, X},
     tile::{Params, ROWS, STREAM_ROWS},
 };
@@ -315,15 +316,17 @@ fn tasks(
         .div_ceil(threads * each)
         .clamp(2, 64)
         .next_multiple_of(2);
-    // Panels: the rows of x are split too where there are few columns.
-    let pieces = (threads * 4).div_ceil(total.div_ceil(2).max(1));
+    // Panels: as many as multiply at once, one task for each; the rows of x are split too where
+    // there are few columns.
+    let side = if few > ROWS { WIDE } else { 2 };
+    let pieces = (threads * 4).div_ceil(total.div_ceil(side).max(1));
     // Tiles and strips of a task of each job.
     let shapes = jobs.iter().zip(cuts).map(|(job, cut)| match mode {
         #[cfg(target_arch = "x86_64")]
         Mode::Bf16 => amx::task(total, cut.len(), threads),
         _ if job.rows.len() <= few => (stream, cut.len().max(1)),
         Mode::F32 => (2, cut.len().max(1)),
-        Mode::Q8 => (2, cut.len().div_ceil(pieces).max(1)),
+        Mode::Q8 => (side, cut.len().div_ceil(pieces).max(1)),
     });
     let shapes: Vec<(usize, usize)> = shapes.collect();
     // By rows first: the threads of a pool then have rows of x of their own, as far as there are
@@ -337,13 +340,22 @@ fn tasks(
                 continue;
             }
             let tiles = parts[jobs[i].part].tiles;
-            for tile in (0..tiles).step_by(columns) {
+            let mut tile = 0;
+            while tile < tiles {
+                // Three panels and one take longer than two and two.
+                let left = tiles - tile;
+                let some = if (columns, left) == (WIDE, WIDE + 1) {
+                    left / 2
+                } else {
+                    columns.min(left)
+                };
                 out.push(Task {
                     job: i,
                     tile,
-                    tiles: columns.min(tiles - tile),
+                    tiles: some,
                     strips: first..cut.end.min(first + rows),
                 });
+                tile += some;
             }
         }
     }

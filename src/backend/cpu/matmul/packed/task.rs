@@ -244,20 +244,21 @@ impl Work<'_> {
                 }
                 return Sums { c, step };
             }
-            let step = task.tiles.next_multiple_of(C) * TILE;
+            let step = task.tiles * TILE;
             let panel_bytes = KC / BLOCK * <K::Panel as Layout>::BYTES;
-            let c = zeros(scratch, rows * step, C * panel_bytes / 4);
+            let c = zeros(scratch, rows * step, L::PANELS * panel_bytes / 4);
             let panel = c.add(rows * step).cast::<u8>();
             let chunk = KC / K::Scales::UNIT;
-            for first in (0..task.tiles).step_by(C) {
+            for first in (0..task.tiles).step_by(L::PANELS) {
+                let side = L::PANELS.min(task.tiles - first);
                 for u in (0..units).step_by(chunk) {
                     let some = chunk.min(units - u);
-                    for j in 0..C {
+                    for j in 0..side {
                         let from = self.tile(first + j).add(u * K::BYTES);
                         let next = if u + some < units {
                             from.wrapping_add(some * K::BYTES)
                         } else {
-                            self.tile(first + C + j)
+                            self.tile(first + side + j)
                         };
                         unpack::<L, K>(from, next, some, p, panel.add(j * panel_bytes));
                     }
@@ -266,11 +267,11 @@ impl Work<'_> {
                     for (strip, x) in strips.iter().zip(&xs) {
                         if last && let To::Rows(out) = &self.job.to {
                             let row = strip.first - self.job.rows.start;
-                            out.prefetch(row, strip.count, (task.tile + first) * TILE, C * TILE);
+                            out.prefetch(row, strip.count, (task.tile + first) * TILE, side * TILE);
                         }
                         let x = x.at(u * K::Scales::UNIT, strip.rows, subs);
                         let c = c.add((strip.slot - strips[0].slot) * step + first * TILE);
-                        L::panels::<K::Panel>(panel, x, strip.rows, blocks, c, step);
+                        L::panels::<K::Panel>(panel, side, x, strip.rows, blocks, c, step);
                     }
                 }
             }
