@@ -137,7 +137,7 @@ impl<D: Dots> Lanes for Two<D> {
     type I = I;
     const STREAMS: bool = true;
     const WIDE_AS_IS: bool = D::WIDE_AS_IS;
-    const PANELS: usize = 1;
+    const PANELS: [usize; 2] = [1; 2];
 
     #[inline(always)]
     unsafe fn panels<P: Layout>(

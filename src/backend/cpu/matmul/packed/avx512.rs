@@ -31,7 +31,7 @@ impl<const BITS: bool> Lanes for Avx512<BITS> {
     const STREAMS: bool = true;
     const WIDE_AS_IS: bool = true;
     const LOOSE: bool = BITS;
-    const PANELS: usize = panel::WIDE;
+    const PANELS: [usize; 2] = panel::WIDE;
 
     #[inline(always)]
     unsafe fn panels<P: Layout>(

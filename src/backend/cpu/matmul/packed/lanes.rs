@@ -21,11 +21,12 @@ pub(super) trait Lanes: Copy + 'static {
     /// True when [`Lanes::lookup`] takes codes of 4 bits with anything above them.
     const LOOSE: bool = false;
 
-    /// Panels that a strip meets at once: enough sums that each dot product waits for none of them.
-    const PANELS: usize;
+    /// Panels that a strip meets at once, of layouts with one and with two scales for 32 k: enough
+    /// sums that dot products do not wait for each other, as far as registers hold them.
+    const PANELS: [usize; 2];
 
-    /// A strip of `rows` rows by `count` panels, at most [`Lanes::PANELS`]: `blocks` blocks of k,
-    /// sums to `c`, rows of which are `step` apart.
+    /// A strip of `rows` rows by `count` panels, at least one and at most [`Lanes::PANELS`]:
+    /// `blocks` blocks of k, sums to `c`, rows of which are `step` apart.
     unsafe fn panels<P: Layout>(
         w: *const u8,
         count: usize,

@@ -63,7 +63,7 @@ impl<D: Dots> Lanes for Four<D> {
     type I = I;
     const STREAMS: bool = true;
     const WIDE_AS_IS: bool = false;
-    const PANELS: usize = 1;
+    const PANELS: [usize; 2] = [1; 2];
 
     #[inline(always)]
     unsafe fn panels<P: Layout>(

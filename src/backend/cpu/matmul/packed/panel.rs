@@ -17,9 +17,10 @@ use crate::backend::cpu::simd::{Sdot, Widening};
 
 /// k per panel.
 pub(super) const KC: usize = 512;
-/// [`Lanes::PANELS`] of AVX-512: twelve sums for two dot products per cycle of four to five
-/// cycles each.
-pub(super) const WIDE: usize = 3;
+/// [`Lanes::PANELS`] of AVX-512. Twelve sums keep two dot products per cycle, of four to five
+/// cycles each, busy; with two scales a block has other sums beside them, which leave registers
+/// for eight.
+pub(super) const WIDE: [usize; 2] = [3, 2];
 
 /// Unpacks `units` units of one tile at `w` into `out`, a tile of `K::Panel`. Asks memory for as
 /// many at `next`, which come while the panel is multiplied.
@@ -95,7 +96,7 @@ unsafe fn panels<L: Lanes, P: Layout, const C: usize>(
     }
 }
 
-/// The entry of one instruction set: panels, [`KC`] k apart, as many as each of `$count` says.
+/// The entry of one instruction set: panels, [`KC`] k apart, as many as a `$count` says.
 macro_rules! entry {
     ($name:ident, $lanes:ty, $features:literal, $($count:literal)*) => {
         /// A strip by panels.
@@ -123,7 +124,7 @@ macro_rules! entry {
                         }
                         panels::<$lanes, P, $count>(ws, x, rows, blocks, cs, step)
                     })*
-                    _ => debug_assert!(false, "{count} panels"),
+                    _ => unreachable!("{count} panels are none that `Lanes::PANELS` allows"),
                 }
             }
         }

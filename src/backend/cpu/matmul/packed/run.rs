@@ -318,15 +318,25 @@ fn tasks(
         .next_multiple_of(2);
     // Panels: as many as multiply at once, one task for each; the rows of x are split too where
     // there are few columns.
-    let side = if few > ROWS { WIDE } else { 2 };
-    let pieces = (threads * 4).div_ceil(total.div_ceil(side).max(1));
+    let side = |job: &Job| {
+        if few > ROWS {
+            WIDE[parts[job.part].kind().0 - 1]
+        } else {
+            2
+        }
+    };
+    let columns: usize = jobs
+        .iter()
+        .map(|j| parts[j.part].tiles.div_ceil(side(j)))
+        .sum();
+    let pieces = (threads * 4).div_ceil(columns.max(1));
     // Tiles and strips of a task of each job.
     let shapes = jobs.iter().zip(cuts).map(|(job, cut)| match mode {
         #[cfg(target_arch = "x86_64")]
         Mode::Bf16 => amx::task(total, cut.len(), threads),
         _ if job.rows.len() <= few => (stream, cut.len().max(1)),
         Mode::F32 => (2, cut.len().max(1)),
-        Mode::Q8 => (side, cut.len().div_ceil(pieces).max(1)),
+        Mode::Q8 => (side(job), cut.len().div_ceil(pieces).max(1)),
     });
     let shapes: Vec<(usize, usize)> = shapes.collect();
     // By rows first: the threads of a pool then have rows of x of their own, as far as there are
@@ -342,9 +352,9 @@ fn tasks(
             let tiles = parts[jobs[i].part].tiles;
             let mut tile = 0;
             while tile < tiles {
-                // Three panels and one take longer than two and two.
+                // Three panels and one take longer than two and two. Other tasks are of pairs.
                 let left = tiles - tile;
-                let some = if (columns, left) == (WIDE, WIDE + 1) {
+                let some = if (columns, left) == (WIDE[0], WIDE[0] + 1) {
                     left / 2
                 } else {
                     columns.min(left)

@@ -244,13 +244,13 @@ impl Work<'_> {
                 }
                 return Sums { c, step };
             }
-            let step = task.tiles * TILE;
+            let (step, panels) = (task.tiles * TILE, L::PANELS[subs - 1]);
             let panel_bytes = KC / BLOCK * <K::Panel as Layout>::BYTES;
-            let c = zeros(scratch, rows * step, L::PANELS * panel_bytes / 4);
+            let c = zeros(scratch, rows * step, panels * panel_bytes / 4);
             let panel = c.add(rows * step).cast::<u8>();
             let chunk = KC / K::Scales::UNIT;
-            for first in (0..task.tiles).step_by(L::PANELS) {
-                let side = L::PANELS.min(task.tiles - first);
+            for first in (0..task.tiles).step_by(panels) {
+                let side = panels.min(task.tiles - first);
                 for u in (0..units).step_by(chunk) {
                     let some = chunk.min(units - u);
                     for j in 0..side {
