@@ -23,6 +23,7 @@ pub(super) const MOST: [usize; 2] = [2 * HEIGHT, 0];
 pub(super) const OF_TERMS: Blocking = Blocking {
     rows: HEIGHT,
     group: 256,
+    lines: 2 << 20,
     words: [512, 256],
     panels: 16,
     items: 8,
@@ -38,6 +39,7 @@ pub(super) const fn kernel(dots: &Kernel, tiles: Tiles) -> Kernel {
         packed: Blocking {
             rows: HEIGHT,
             group: 256,
+            lines: 2 << 20,
             words: [512, 128],
             panels: 16,
             items: 8,

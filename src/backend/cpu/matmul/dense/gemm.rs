@@ -28,8 +28,8 @@ const FEW: usize = 32;
 const LEAST: usize = 48;
 /// Most rows of a group that meets panels that are filled first: more rows make up for it.
 const MOST_FILLED: usize = 384;
-/// Words of x that a thread holds as lines.
-const LINES: usize = 2 << 20;
+/// Words of x that a thread holds as lines, where panels are filled for each group.
+const LINES_FILLED: usize = 2 << 20;
 /// Words of lines of terms that all threads hold, where that is more: panels of terms cost more to
 /// make, and lines of them are longer.
 const LINES_OF_TERMS: usize = 16 << 20;
@@ -132,7 +132,12 @@ fn group_rows(
     row_words: usize,
 ) -> usize {
     let is_split = kernel.terms.is_some();
-    let Blocking { group, shared, .. } = kernel.packed;
+    let Blocking {
+        group,
+        shared,
+        lines,
+        ..
+    } = kernel.packed;
     let groups = if !packed || is_split {
         (m * threads / n.max(1)).isqrt().max(1)
     } else if m <= Blocking::FEW && 4 * n * row_words >= shared {
@@ -146,9 +151,11 @@ fn group_rows(
         MOST_FILLED
     };
     let lines = if is_split {
-        LINES.max(LINES_OF_TERMS / threads)
+        lines.max(LINES_OF_TERMS / threads)
+    } else if packed {
+        lines
     } else {
-        LINES
+        LINES_FILLED
     };
     let most = most.min((lines / row_words).max(1));
     m.div_ceil(groups).clamp(LEAST.min(most), most)

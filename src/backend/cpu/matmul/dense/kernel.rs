@@ -91,6 +91,9 @@ pub(super) struct Blocking {
     pub rows: usize,
     /// Most rows of x that meet panels before the next rows do.
     pub group: usize,
+    /// Words of x that a thread holds as lines: those of all threads share the last level of
+    /// cache with the panels that go by.
+    pub lines: usize,
     /// Words of k per block, of up to [`Blocking::FEW`] rows and of more: the lines of a group's
     /// block and a panel of it stay in the second level of cache.
     pub words: [usize; 2],
@@ -112,6 +115,7 @@ impl Blocking {
     pub const DOTS: Blocking = Blocking {
         rows: 1,
         group: 128,
+        lines: 704 << 10,
         words: [512; 2],
         panels: 2,
         items: 16,
